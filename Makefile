@@ -1,0 +1,49 @@
+# Everything a user or a developer types. Needs make and a Python 3.11, 3.12 or 3.13 with venv; installs into .venv only.
+#
+#   PYTHON  the Python that .venv is made from          make lab PYTHON=python3.12
+#   TORCH   cpu or cuda: which build of PyTorch 2.13.0   make lab TORCH=cpu      (default: cuda with an NVIDIA GPU, else cpu)
+#   PORT    where the dashboard listens                 make lab PORT=8000      (default: 5006; if taken, the next free one)
+#   ARGS    more arguments for pytest or a benchmark    make test ARGS="-k window"
+
+PYTHON ?= python3
+TORCH ?=
+PORT ?= 5006
+ARGS ?=
+
+RUN = .venv/bin/python
+NO_PYTHON = anderson-lab: found no $(PYTHON); install Python 3.11, 3.12 or 3.13, or name it: make lab PYTHON=/path/to/python3
+SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }; "$(PYTHON)" setup_env.py --torch "$(TORCH)"
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test notebooks bench-page lint clean
+
+help: ## List these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+
+lab: ## Start the dashboard and print its address (Ctrl+C stops it)
+	@$(SETUP) lab
+	@port=$$($(RUN) setup_env.py --free-port "$(PORT)") && \
+	echo "Anderson Lab starts at  http://127.0.0.1:$$port/app  (Ctrl+C stops it)" && \
+	exec $(RUN) -m panel serve lab/app.py --address 127.0.0.1 --port $$port
+
+test: ## Run all tests (browser tests skip where there is no Chromium)
+	@$(SETUP) lab,test
+	@$(RUN) -m pytest $(ARGS)
+
+notebooks: ## Open JupyterLab on the teaching notebooks
+	@$(SETUP) lab,notebooks
+	@$(RUN) -m jupyter lab --notebook-dir=notebooks $(AS_ROOT)
+
+bench-page: ## Measure how fast the dashboard answers, in headless Chromium
+	@$(SETUP) lab,test
+	@$(RUN) benchmarks/page.py $(ARGS)
+
+lint: ## Check the style (ruff) and the types of the core (mypy strict)
+	@$(SETUP) lab,test
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+
+clean: ## Remove .venv and everything else that these commands made
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist test-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""Anderson acceleration and deep equilibrium models in PyTorch."""
+
+from andersonn_core.crossover import Crossover, crossover
+from andersonn_core.driver import Step
+from andersonn_core.methods import METHODS, Anderson, Broyden, Picard
+from andersonn_core.problems import PROBLEMS
+from andersonn_core.results import Event, History, NotConvergedError, SolveResult, Status
+from andersonn_core.runcard import RunCard
+from andersonn_core.solve import SolveSpec, solve
+from andersonn_core.specs import KnobError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "PROBLEMS",
+    "Anderson",
+    "Broyden",
+    "Crossover",
+    "Event",
+    "History",
+    "KnobError",
+    "NotConvergedError",
+    "Picard",
+    "RunCard",
+    "SolveResult",
+    "SolveSpec",
+    "Status",
+    "Step",
+    "crossover",
+    "solve",
+]

@@ -1,0 +1,345 @@
+"""The command line: `python -m andersonn_core solve digits_deq --window 5 --rtol 1e-5`.
+
+Thin: every command is a spec's `run` and a table of what came out. The options of `solve` are made
+from the knobs of the problem, the methods and the driver; none is written down a second time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import typer
+from rich.console import Console
+from rich.status import Status as Spinner
+
+from andersonn_core.crossover import AGGREGATES, Crossover, crossover
+from andersonn_core.curves import run_table, time_split
+from andersonn_core.driver import SolveKnobs, Step
+from andersonn_core.methods import METHODS, Anderson, Picard
+from andersonn_core.problems import PROBLEMS, ProblemSpec
+from andersonn_core.report import (
+    knobs_report,
+    option_name,
+    rerun_report,
+    runs_report,
+    split_report,
+)
+from andersonn_core.results import SolveResult, Status
+from andersonn_core.runcard import RunCard, rerun
+from andersonn_core.solve import SolveSpec
+from andersonn_core.specs import Knob, KnobError, Spec
+from andersonn_core.words import jsonable, residual_text
+
+WARM_UP = 3  # unrecorded evaluations of each method: the first ones in a process cost more
+MISUSE, INTERRUPTED = 2, 130  # exit codes, as shells use them
+DEFAULTS = {"profile": True}  # where the command line differs from the spec: it prints the split
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Anderson acceleration, measured."
+)
+solve_app = typer.Typer(
+    no_args_is_help=True, help="Solve a problem by forward iteration and by Anderson, and compare."
+)
+app.add_typer(solve_app, name="solve")
+
+T = TypeVar("T")
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `solve` is told besides the knobs."""
+
+    method: Annotated[
+        str, typer.Option(help=f"What forward iteration is compared with: {', '.join(METHODS)}.")
+    ] = Anderson.name
+    aggregate: Annotated[
+        str, typer.Option(help=f"The crossover's view of the batch: {', '.join(AGGREGATES)}.")
+    ] = "median"
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs of each method; 3 or more give an interval.")
+    ] = 1
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1
+    card: Annotated[Path | None, typer.Option(help="Save the run card of the method here.")] = None
+    as_json: AsJson = False
+
+
+@dataclass
+class Runs:
+    """The runs of both methods so far, and what comes of them."""
+
+    forward: list[SolveResult] = field(default_factory=list)
+    challenger: list[SolveResult] = field(default_factory=list)
+    interrupted: bool = False
+
+    def named(self) -> dict[str, SolveResult]:
+        """Of each method the run whose seconds are the median of its repeats."""
+        named: dict[str, SolveResult] = {}
+        for group in (self.forward, self.challenger):
+            if group:
+                run = sorted(group, key=lambda result: result.seconds)[len(group) // 2]
+                label = METHODS[run.card.spec["method"]["name"]].label
+                named[f"{label} as given" if label in named else label] = run
+        return named
+
+    def crossover(self, aggregate: str) -> Crossover | None:
+        """The comparison, once each method has a run with at least one evaluation."""
+        new = [run for run in self.challenger if run.num_evals]
+        return crossover(self.forward[: len(new)], new, aggregate) if new else None
+
+
+def _solve_command(name: str, problem: type[ProblemSpec]) -> Callable[..., None]:
+    """The command for one family of problems: its options are the knobs."""
+    knobs = {
+        "Problem": _knobs([problem]),
+        "Method": _knobs([Anderson, *METHODS.values()]),
+        "Solve": _knobs([SolveKnobs]),
+    }
+
+    def command(**options: Any) -> None:
+        settings = Settings(**{key: options.pop(key) for key in vars(Settings())})
+        with _explained():
+            given = {group: _given(declared, options) for group, declared in knobs.items()}
+            spec = SolveSpec(
+                problem=problem(**given["Problem"]),
+                method=_one_of("method", settings.method, METHODS)(**given["Method"]),
+                **DEFAULTS | given["Solve"],
+            )
+            _one_of("aggregate", settings.aggregate, AGGREGATES)
+            runs = _measure(spec, settings)
+            _show(runs, settings)
+            if settings.card is not None and runs.challenger:
+                runs.challenger[0].card.save(settings.card)
+        if runs.interrupted:
+            raise typer.Exit(INTERRUPTED)
+
+    command.__name__, command.__doc__ = name, problem.summary or problem.__doc__
+    command.__signature__ = _signature(knobs)  # type: ignore[attr-defined]
+    return command
+
+
+def _signature(knobs: Mapping[str, Mapping[str, Knob]]) -> inspect.Signature:
+    """What typer reads: one option a knob, then the settings."""
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_option(declared, group),
+            annotation=bool | None if declared.kind == "switch" else str | None,
+        )
+        for group, members in knobs.items()
+        for name, declared in members.items()
+    ]
+    of_settings = inspect.signature(Settings, eval_str=True).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature([*parameters, *(item.replace(kind=keyword) for item in of_settings)])
+
+
+def _option(declared: Knob, group: str) -> Any:
+    """A typer option that is None unless given, so that the spec's own default holds."""
+    name, switch = option_name(declared.name), declared.kind == "switch"
+    symbol = f" ({declared.symbol})" if declared.symbol else ""
+    allowed = "" if switch else f" Allowed: {declared.range_text}."
+    default = DEFAULTS.get(declared.name, declared.default)
+    return typer.Option(
+        None,
+        f"{name}/{name.replace('--', '--no-', 1)}" if switch else name,
+        help=f"{declared.doc}{symbol}{allowed} Default: {default}.",
+        metavar=None if switch else declared.kind.upper(),
+        show_default=False,
+        rich_help_panel=group,
+    )
+
+
+def _knobs(specs: Sequence[type[Spec]]) -> dict[str, Knob]:
+    """The knobs of some specs by name; the first spec that has one describes it."""
+    merged: dict[str, Knob] = {}
+    for spec in specs:
+        merged |= {name: knob for name, knob in spec.knobs().items() if name not in merged}
+    return {name: declared for name, declared in merged.items() if declared.kind != "spec"}
+
+
+def _given(knobs: Mapping[str, Knob], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs that were given, as values."""
+    texts = {name: options[name] for name in knobs if options[name] is not None}
+    return {name: _value(knobs[name], text) for name, text in texts.items()}
+
+
+def _value(declared: Knob, text: Any) -> Any:
+    """What was typed as the knob's kind of value; what is none stays text, and is refused."""
+    if not isinstance(text, str) or declared.kind == "text":
+        return text
+    if declared.optional and text.lower() == "none":
+        return None
+    choices = {str(choice): choice for choice in declared.choices}
+    if text in choices:
+        return choices[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _one_of(option: str, name: str, table: Mapping[str, T]) -> T:
+    if name not in table:
+        raise KnobError(f"--{option} {name} is not known: it must be one of {', '.join(table)}.")
+    return table[name]
+
+
+def _measure(spec: SolveSpec, settings: Settings) -> Runs:
+    """Run both methods in turn, after a few unrecorded evaluations of each."""
+    forward = spec.replace(method=Picard())
+    runs, before = Runs(), torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        with _interruptible() as stop, _progress() as show:
+            for one in (forward, spec):
+                one.replace(max_iter=min(WARM_UP, one.max_iter)).run(should_stop=stop.is_set)
+            for _ in range(settings.repeats):
+                for one, done in ((forward, runs.forward), (spec, runs.challenger)):
+                    if not stop.is_set():
+                        done.append(one.run(show(one.method.label), stop.is_set))
+            runs.interrupted = stop.is_set()
+    finally:
+        torch.set_num_threads(before)
+    return runs
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that what is known is shown; the second kills."""
+    stop = threading.Event()
+
+    def on_signal(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Callable[[Step], None] | None]]:
+    """A line on a terminal's stderr that says how far a method is; nothing elsewhere."""
+    console = Console(stderr=True)
+    with console.status("") if console.is_terminal else nullcontext() as spinner:
+
+        def show(label: str) -> Callable[[Step], None] | None:
+            return None if spinner is None else lambda step: _update(spinner, label, step)
+
+        yield show
+
+
+def _update(spinner: Spinner, label: str, step: Step) -> None:
+    worst = residual_text(float(step.relative_residual.nan_to_num(0.0).max()))
+    spinner.update(f"{label}: {step.evaluation} evaluations, largest relative residual {worst}")
+
+
+def _show(runs: Runs, settings: Settings) -> None:
+    """Print the tables and the sentence, or everything as one JSON object."""
+    named, point = runs.named(), runs.crossover(settings.aggregate)
+    if settings.as_json:
+        _print_json(
+            {
+                "runs": run_table(named).to_dict("records"),
+                "split": {name: time_split(run).to_dict("records") for name, run in named.items()},
+                "crossover": point and point.to_dict(),
+                "cards": {name: asdict(run.card) for name, run in named.items()},
+                "interrupted": runs.interrupted,
+            }
+        )
+        return
+    console = Console()
+    if named:
+        console.print(runs_report(named), split_report(named))
+        console.print(_remarks(named), highlight=False, markup=False, soft_wrap=True)
+    if point:
+        console.print(point.sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _remarks(named: Mapping[str, SolveResult]) -> str:
+    """The clock, and one line of advice for each way in which samples failed."""
+    first = next(iter(named.values()))
+    where = f"{first.card.device}, torch threads: {first.card.threads}"
+    lines = [f"Seconds are {first.history.clock} on {where}."]
+    for name, run in named.items():
+        failed = sorted(set(run.status.tolist()) - {int(Status.CONVERGED)})
+        lines += [f"{name}, {Status(code).name}: {Status(code).advice}" for code in failed]
+    return "\n".join(lines)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Print what the user can mend as one sentence, without a traceback, and exit with 2."""
+    try:
+        yield
+    except OSError as error:
+        typer.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
+        raise typer.Exit(MISUSE) from None
+    except ValueError as error:  # a KnobError, a card that can't be rerun
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(MISUSE) from None
+
+
+def _print_json(record: Mapping[str, Any]) -> None:
+    print(json.dumps(jsonable(record), indent=2, allow_nan=False))
+
+
+@app.command("rerun")
+def _rerun(card: Path, as_json: AsJson = False) -> None:
+    """Run a run card again and say, number by number, whether they agree (exit code 1: no)."""
+    with _explained():
+        report = rerun(RunCard.load(card))
+    if as_json:
+        numbers = [asdict(number) for number in report.numbers]
+        _print_json(
+            {"agrees": report.agrees, "numbers": numbers, "differences": report.differences}
+        )
+    else:
+        Console().print(rerun_report(report))
+        print(report.sentence)
+    raise typer.Exit(0 if report.agrees else 1)
+
+
+@app.command("problems")
+def _problems(name: Annotated[str | None, typer.Argument(help="Only this one.")] = None) -> None:
+    """List the problems with their knobs."""
+    _list("problem", PROBLEMS, name)
+
+
+@app.command("methods")
+def _methods(name: Annotated[str | None, typer.Argument(help="Only this one.")] = None) -> None:
+    """List the methods with their knobs."""
+    _list("method", METHODS, name)
+
+
+def _list(kind: str, table: Mapping[str, type[Spec]], name: str | None) -> None:
+    with _explained():
+        chosen = table if name is None else {name: _one_of(kind, name, table)}
+    for key, spec in chosen.items():
+        Console().print(knobs_report(spec, f"{key}: {_first_line(spec)}"))
+
+
+def _first_line(spec: type[Spec]) -> str:
+    return getattr(spec, "summary", "") or (spec.__doc__ or "").partition("\n")[0]
+
+
+for _name, _problem in PROBLEMS.items():
+    solve_app.command(_name)(_solve_command(_name, _problem))
+
+if __name__ == "__main__":
+    app(prog_name="python -m andersonn_core")

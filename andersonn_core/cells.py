@@ -1,0 +1,72 @@
+"""Cells of deep equilibrium networks, plain modules `cell(z, x) -> z`, and networks around them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+INITIAL_STD = 0.01  # small convolutions make a young cell contract, so training starts easily
+
+
+class ConvCell(nn.Module):
+    """The convolutional cell of the implicit-layers literature, one sample never seeing another.
+
+    f(z, x) = GN3(ReLU(z + GN2(x + conv2(GN1(ReLU(conv1 z))))))
+
+    with 3x3 convolutions without bias, `channels -> inner_channels -> channels`, and group norms.
+    States and inputs have shape (B, channels, height, width).
+    """
+
+    def __init__(self, channels: int = 48, inner_channels: int = 64, groups: int = 8) -> None:
+        """Build a cell with small random convolutions and neutral norms."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, inner_channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(inner_channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(groups, inner_channels)
+        self.norm2 = nn.GroupNorm(groups, channels)
+        self.norm3 = nn.GroupNorm(groups, channels)
+        nn.init.normal_(self.conv1.weight, std=INITIAL_STD)
+        nn.init.normal_(self.conv2.weight, std=INITIAL_STD)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:  # (B, C, H, W), same -> (B, C, H, W)
+        """Evaluate f(z, x) once; shapes (B, C, H, W)."""
+        inner: Tensor = self.norm1(self.conv1(z).relu())  # (B, inner, H, W)
+        update: Tensor = self.norm2(x + self.conv2(inner))  # (B, C, H, W)
+        new_state: Tensor = self.norm3((z + update).relu())  # (B, C, H, W)
+        return new_state
+
+    def initial_state(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """Return z0 = 0 with the shape, dtype and device of x."""
+        return x.new_zeros(x.shape)
+
+
+class DigitsNetwork(nn.Module):
+    """A deep equilibrium classifier of 8x8 digits, in the three pieces that a solver needs apart.
+
+    x = encode(images);  z* = cell(z*, x);  logits = readout(z*)
+
+    Every norm is a group norm, so that a sample's result does not depend on its batch.
+    """
+
+    def __init__(self, channels: int = 48, inner_channels: int = 64, groups: int = 8) -> None:
+        """Build an untrained network; `weights.load_digits_network` returns a trained one."""
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1), nn.GroupNorm(groups, channels)
+        )
+        self.cell = ConvCell(channels, inner_channels, groups)
+        self.head = nn.Sequential(
+            nn.GroupNorm(groups, channels),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(channels * 4 * 4, 10),
+        )
+
+    def encode(self, images: Tensor) -> Tensor:  # (B, 1, 8, 8) -> (B, C, 8, 8)
+        """Return the injected input x (B, C, 8, 8) of the images (B, 1, 8, 8)."""
+        x: Tensor = self.encoder(images)
+        return x
+
+    def readout(self, z: Tensor) -> Tensor:  # (B, C, 8, 8) -> (B, 10)
+        """Return the logits (B, 10) of equilibrium states (B, C, 8, 8)."""
+        logits: Tensor = self.head(z)
+        return logits

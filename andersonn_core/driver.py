@@ -1,0 +1,341 @@
+"""The driver: the only place that calls the map, so it alone counts, times, freezes and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from andersonn_core.kernels import BestIterate
+from andersonn_core.layout import StateLayout
+from andersonn_core.memory import check_fits
+from andersonn_core.methods import MethodSpec, MethodState
+from andersonn_core.recorder import Recorder
+from andersonn_core.referee import RUNNING, Flags, Floats, Referee, Rows
+from andersonn_core.results import Event, History, SolveResult, Status
+from andersonn_core.runcard import RunCard
+from andersonn_core.specs import Spec, knob
+from andersonn_core.timing import PartTimer, clock_for
+
+EVERYONE = slice(None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `on_step` receives after each evaluation: numbers on the CPU, ready for a live figure."""
+
+    evaluation: int  # 1, 2, ...
+    relative_residual: Tensor  # (B,) float64, NaN for samples that stopped earlier
+    status: Tensor  # (B,) int8; -1 while running
+    event: Tensor  # (B,) int8, flags of Event
+    depth: Tensor  # (B,) differences used
+    seconds: float  # when the residual was known, by the history's clock
+    z: Callable[
+        [], Any
+    ]  # the iterate that was evaluated, in the user's structure, made when called
+
+
+class SolveKnobs(Spec):
+    """The knobs of the driver itself."""
+
+    rtol: float = knob(
+        1e-6, "Stop a sample when ||f(z) - z|| <= atol + rtol ||f(z)||.",
+        minimum=0.0, maximum=1.0, typical=(1e-10, 1e-1), symbol="tol", log=True,
+    )  # fmt: skip
+    atol: float = knob(0.0, "Absolute part of the stop test.", minimum=0.0, typical=(0.0, 1e-3))
+    max_iter: int = knob(
+        200, "Largest number of evaluations of f.",
+        minimum=1, maximum=10_000_000, typical=(10, 1000), symbol="K",
+    )  # fmt: skip
+    batch_dims: int = knob(
+        1, "1: the first dimension is the batch; 0: the whole state is one sample.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    compact: bool = knob(
+        False, "Evaluate only unfinished samples once fewer than half of the batch still runs."
+    )
+    profile: bool = knob(
+        False, "Split the method's time into Gram row, solve, mix and bookkeeping."
+    )
+
+
+class Driver:
+    """One solve; `rows` are the samples still evaluated: without compaction all, always.
+
+    Shapes: B samples in the batch, A of them in the rows, n elements each.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[Any], Any],
+        z0: Any,
+        method: MethodSpec,
+        knobs: SolveKnobs,
+        card: RunCard,
+        on_step: Callable[[Step], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self.layout = StateLayout.of(z0, knobs.batch_dims)
+        _check_memory(self.layout, method)
+        self.f, self.method, self.knobs, self.card = f, method, knobs, card
+        self.on_step, self.should_stop = on_step, should_stop
+        self.clock = clock_for(self.layout.device)
+        self.referee = Referee(
+            self.layout.batch, knobs.rtol, knobs.atol, getattr(method, "window", 0)
+        )
+        self.recorder = Recorder(self.layout.batch, self.clock)
+        self.answer = self.layout.pack(z0).clone()  # (B, n)
+        self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
+        self.num_evals = self.compactions = 0
+        self.elapsed = 0.0
+        self.z: Tensor  # (A, n) to be evaluated next
+        self.evaluated: Tensor  # (A, n) evaluated last
+        self._take_everyone()
+
+    @torch.no_grad()
+    def run(self) -> SolveResult:
+        """Iterate until every sample has a status; attach the partial result to any exception."""
+        try:
+            if self.layout.batch:
+                self._iterate()
+                while self.compactions and self._confirm():
+                    self._iterate()
+        except BaseException as error:
+            self._stop_all(Status.CANCELLED)
+            error.partial_result = self._result()  # type: ignore[attr-defined]
+            raise
+        return self._result()
+
+    def _iterate(self) -> None:
+        """Evaluate, judge, step, until no sample runs."""
+        self.state = self._fresh_state()
+        while self.referee.running().any():
+            if self.should_stop is not None and self.should_stop():
+                self._stop_all(Status.CANCELLED)
+                return
+            start = self.clock.mark()
+            f_z = self._evaluate()
+            middle = self.clock.mark()
+            residual, scale, running = self._judge(f_z)
+            going_on = self.referee.running(self.rows)
+            z_next = self._propose(f_z, going_on) if going_on.any() else None
+            self.recorder.add(
+                self.rows, residual, scale, running, running, going_on, self.state.diagnostics
+            )
+            self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
+            self._emit()
+            if z_next is not None:
+                self.z = z_next
+                self._compact(going_on)
+        self._store_answers()
+
+    def _evaluate(self) -> Tensor:  # (A, n) in the working dtype
+        """Call the map once; nothing else in this class costs an evaluation."""
+        f_z = self.map(self.z)
+        self.num_evals += 1
+        self.previous, self.evaluated = self.evaluated, self.z
+        return f_z.to(self.layout.working_dtype)
+
+    def _norms(self, f_z: Tensor) -> tuple[Floats, Floats]:  # (A, n) -> (A,), (A,)
+        """Residuals ||f(z) - z|| and scales max(||f(z)||, tiny), in one transfer to the host."""
+        g = f_z - self.evaluated.to(f_z.dtype)
+        norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (g, f_z)])
+        residual, scale = norms.double().cpu().numpy()
+        return residual, np.maximum(scale, torch.finfo(f_z.dtype).tiny)
+
+    def _judge(self, f_z: Tensor) -> tuple[Floats, Floats, Flags]:  # (A, n)
+        """Residuals, scales and who ran until now; keeps the best iterate, gives statuses."""
+        residual, scale = self._norms(f_z)
+        running = self.referee.running(self.rows)
+        self._keep_best(residual / scale, running)
+        self.referee.judge(
+            self.rows,
+            self.num_evals,
+            self.num_evals >= self.knobs.max_iter - (self.compactions > 0),
+            residual,
+            scale,
+            lambda: torch.isfinite(f_z).all(1).cpu().numpy(),
+        )
+        met = running & self.referee.met(residual, scale)
+        if met.any():
+            self.best.settle(self._on_device(met))
+        return residual, scale, running
+
+    def _keep_best(self, relative: Floats, running: Flags) -> None:  # (A,), (A,)
+        evicted = self.best.update(self._on_device(relative), self._on_device(running))
+        if bool(evicted.any()):
+            self.best.save(evicted, self.previous[evicted])
+
+    def _propose(self, f_z: Tensor, going_on: Flags) -> Tensor:  # (A, n), (A,) -> (A, n)
+        """The next iterates; samples that stopped do not move again."""
+        z_next = self.method.step(self.state, self.z.to(f_z.dtype), f_z).to(self.z.dtype)
+        if going_on.all():
+            return z_next
+        return torch.where(self._on_device(going_on)[:, None], z_next, self.z)
+
+    # -- rows: all samples, or after compaction those that still run ------------------------------
+
+    def _take_everyone(self) -> None:
+        self.rows: Rows = EVERYONE
+        self.map = self.layout.wrap(self.f)
+        self.z = self.evaluated = self.previous = self.answer
+        self.best = BestIterate.like(self.z)
+
+    def _compact(self, going_on: Flags) -> None:  # (A,)
+        """Drop finished samples from the rows once fewer than half still run."""
+        few = 2 * int(going_on.sum()) < len(going_on) and self.num_evals + 2 <= self.knobs.max_iter
+        able = self.layout.batch_dims == 1 and hasattr(self.f, "select")
+        if not (self.knobs.compact and few and able):
+            return
+        self._store_answers()
+        keep = np.flatnonzero(going_on)
+        self.rows = keep if isinstance(self.rows, slice) else self.rows[keep]
+        self.map = self.layout.wrap(self.f.select(self._on_device(self.rows)))  # type: ignore[attr-defined]
+        places = self._on_device(keep)
+        self.z, self.evaluated = self.z[places], self.evaluated[places]
+        self.state, self.best = self.state.select(places), self.best.select(places)
+        self.compactions += 1
+
+    def _confirm(self) -> bool:
+        """Evaluate the whole batch once more at its answers: part of a batch may round differently.
+
+        Returns whether a sample lost its claim to have converged and runs again.
+        """
+        referee = self.referee
+        if self.num_evals >= self.knobs.max_iter or (referee.status == Status.CANCELLED).any():
+            return False
+        self._take_everyone()
+        start = self.clock.mark()
+        f_z = self._evaluate()
+        middle = self.clock.mark()
+        residual, scale = self._norms(f_z)
+        claimed = referee.status == Status.CONVERGED
+        lost = claimed & ~referee.met(residual, scale)
+        self.best.settle(self._on_device(claimed))
+        again = RUNNING if self.num_evals < self.knobs.max_iter else Status.MAX_ITER
+        referee.status[lost] = again
+        self.state = self._fresh_state()
+        nobody = np.zeros_like(claimed)
+        self.recorder.add(
+            EVERYONE, residual, scale, claimed, nobody, nobody, self.state.diagnostics
+        )
+        self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
+        return again == RUNNING and bool(lost.any())
+
+    def _fresh_state(self) -> MethodState:
+        state = self.method.init(self.z.to(self.layout.working_dtype))
+        state.timer = PartTimer(self.clock if self.knobs.profile else None)
+        return state
+
+    def _on_device(self, values: Any) -> Tensor:
+        return torch.from_numpy(values).to(self.layout.device)
+
+    # -- what is kept and shown -------------------------------------------------------------------
+
+    def _store_answers(self) -> None:
+        stretch = self.state.amplification()
+        if stretch is not None:
+            self.stretch[self.rows] = np.fmax(self.stretch[self.rows], stretch.cpu().numpy())
+        values = self.best.values(self.evaluated)
+        if isinstance(self.rows, slice):
+            self.answer = values
+        else:
+            self.answer[self._on_device(self.rows)] = values
+
+    def _stop_all(self, status: Status) -> None:
+        """Give every running sample this status and keep its best iterate."""
+        self.referee.finish(status)
+        if self.num_evals:
+            self._store_answers()
+
+    def _emit(self) -> None:
+        """Hand the newest row to `on_step`; the time that takes is nobody's."""
+        if self.on_step is None:
+            return
+        recorder, (start, middle, end) = self.recorder, self.recorder.marks[-1]
+        known = self.elapsed + self.clock.seconds(start, middle)
+        self.elapsed = known + self.clock.seconds(middle, end)
+        evaluated, rows, answer = self.evaluated, self.rows, self.answer
+
+        def whole() -> Any:
+            if isinstance(rows, slice):
+                return self.layout.unpack(evaluated)
+            return self.layout.unpack(answer.index_copy(0, self._on_device(rows), evaluated))
+
+        stepping = torch.from_numpy(recorder.stepping[-1])
+        diagnostics = recorder.diagnostics[-1]
+        self.on_step(
+            Step(
+                evaluation=self.num_evals,
+                relative_residual=torch.from_numpy(recorder.relative[-1]),
+                status=torch.from_numpy(self.referee.status.copy()),
+                event=torch.where(stepping, diagnostics.event.cpu(), 0).to(torch.int8),
+                depth=torch.where(stepping, diagnostics.depth.cpu(), torch.nan),
+                seconds=known,
+                z=whole,
+            )
+        )
+
+    def _result(self) -> SolveResult:
+        history = self.recorder.history()
+        residual, relative = _of_answer(history, self.referee.status)
+        result = SolveResult(
+            z=self.layout.unpack(self.answer),
+            status=torch.from_numpy(self.referee.status.copy()),
+            num_evals=self.num_evals,
+            sample_evals=history.sample_evals,
+            relative_residual=relative,
+            history=history,
+            diagnostics=_counts(history) | {"compactions": self.compactions},
+            error_estimate=residual * self._stretch(history),
+            card=self.card,
+        )
+        result.card = self.card.with_summary(result)
+        return result
+
+    def _stretch(self, history: History) -> Tensor:  # (B,)
+        """About ||(I - J)^-1||; forward iteration knows it from its own rate r as mixing / (1 - r)."""
+        stretch = torch.from_numpy(self.stretch)
+        rows, (evals, batch) = history.residual, history.residual.shape
+        if evals < 2:
+            return stretch
+        last = (history.sample_evals - 1).clamp(min=1)[None, :]
+        rate = (rows.gather(0, last) / rows.gather(0, last - 1))[0]
+        own = getattr(self.method, "mixing", 1.0) / (1 - rate).clamp(min=0)
+        return torch.where(torch.isnan(stretch), own, stretch)
+
+
+def _of_answer(history: History, status: Any) -> tuple[Tensor, Tensor]:  # (B,), (B,)
+    """Residual and relative residual of the answer: the converged row, else the best one."""
+    rows = history.relative_residual
+    if not len(rows):
+        return rows.new_full((rows.shape[1],), torch.nan), rows.new_full(
+            (rows.shape[1],), torch.nan
+        )
+    shown = ~torch.isnan(rows)
+    newest = (shown * torch.arange(len(rows))[:, None]).amax(0)
+    best = rows.nan_to_num(nan=torch.inf).argmin(0)
+    row = torch.where(torch.from_numpy(status == Status.CONVERGED), newest, best)[None, :]
+    return history.residual.gather(0, row)[0], rows.gather(0, row)[0]
+
+
+def _counts(history: History) -> dict[str, int]:
+    flags = {
+        "restarts": Event.RESTART,
+        "fallbacks": Event.FALLBACK,
+        "rejects": Event.REJECT,
+        "drops": Event.DROP,
+    }
+    return {name: int(((history.event & int(flag)) != 0).sum()) for name, flag in flags.items()}
+
+
+def _check_memory(layout: StateLayout, method: MethodSpec) -> None:
+    """Refuse a solve whose workspace would not fit, before anything is computed."""
+    size = torch.finfo(layout.working_dtype).bits // 8
+    vectors = method.memory_vectors(layout.elements) + 6
+    what = f"a solve of {layout.batch} samples of {layout.elements} elements with {method.label}"
+    check_fits(vectors * layout.batch * layout.elements * size, layout.device, what)

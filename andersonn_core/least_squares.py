@@ -1,0 +1,132 @@
+"""The weights gamma of the residual least-squares problem min || g - dG^T gamma ||, per sample.
+
+Both back ends scale the columns to unit norm first, so that the ridge is relative and the weights do
+not change when the map is scaled (z -> s z). Only the small m x m problem is solved in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A solved least-squares problem."""
+
+    gamma: Tensor  # (B, m) float64, zero in columns that were not used
+    used: Tensor  # (B, m) bool, the columns that took part
+    condition: Tensor  # (B,) lower bound of the scaled Gram matrix's condition number
+    dropped: Tensor  # (B,) int64, columns dropped as numerically dependent
+
+
+def default_regularization(dtype: torch.dtype) -> float:
+    """Ten rounding errors of the type in which the Gram matrix was accumulated.
+
+    A ridge below the rounding of the Gram matrix does nothing: six float32 columns that differ by 1e-4
+    gave an indefinite matrix with 1e-8 in every one of 50 draws, and never with 1e-6.
+    """
+    return 10 * torch.finfo(dtype).eps
+
+
+def gram_weights(
+    gram: Tensor,  # (B, m, m) float64, dG dG^T
+    rhs: Tensor,  # (B, m) float64, dG g
+    valid: Tensor,  # (B, m) bool, columns that hold a difference
+    stamp: Tensor,  # (B, m) int64, larger is newer
+    regularization: float,
+    precision: torch.dtype,
+) -> Weights:
+    """Solve (D gram D + lambda I) y = D rhs, gamma = D y, with D = diag(gram)^(-1/2), by Cholesky.
+
+    While a sample's factorization fails, its oldest column is dropped. `precision` is the type that
+    the entries of `gram` were accumulated in: pivots below its rounding count as failures.
+    """
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    used = valid & (diagonal > 0) & torch.isfinite(diagonal)
+    scale = torch.where(used, diagonal, 1.0).rsqrt()  # (B, m)
+    scaled = gram * scale[:, :, None] * scale[:, None, :]
+    floor = torch.finfo(precision).eps
+    dropped = valid.sum(1) - used.sum(1)
+    while True:
+        factor, failed = _factor(scaled, used, regularization, floor)
+        if not bool(failed.any()):
+            break
+        oldest = torch.where(used, stamp, torch.iinfo(torch.int64).max).argmin(1)
+        drop = failed[:, None] & (
+            torch.arange(used.shape[1], device=used.device) == oldest[:, None]
+        )
+        used = used & ~drop
+        dropped = dropped + failed
+    scaled_rhs = torch.where(used, rhs * scale, 0.0)
+    y = torch.cholesky_solve(scaled_rhs[:, :, None], factor)[:, :, 0]
+    return Weights(y * scale * used, used, _condition(factor, used), dropped)
+
+
+def _factor(scaled: Tensor, used: Tensor, ridge: float, floor: float) -> tuple[Tensor, Tensor]:
+    """Cholesky factor (B, m, m) with unit rows for unused columns, and which samples failed (B,)."""
+    identity = torch.eye(used.shape[1], dtype=scaled.dtype, device=scaled.device)
+    both = used[:, :, None] & used[:, None, :]
+    matrix = torch.where(both, scaled, 0.0) + identity * torch.where(used, ridge, 1.0)[:, :, None]
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal(dim1=1, dim2=2).square()
+    failed = (info > 0) | ((pivots < floor) & used).any(1)
+    return factor, failed & (used.sum(1) > 0)
+
+
+def _condition(factor: Tensor, used: Tensor) -> Tensor:  # (B, m, m), (B, m) -> (B,)
+    pivots = factor.diagonal(dim1=1, dim2=2).square()
+    largest = (
+        torch.where(used, pivots, 1.0).amax(1) if used.shape[1] else pivots.new_ones(len(pivots))
+    )
+    smallest = torch.where(used, pivots, torch.inf).amin(1) if used.shape[1] else largest
+    return torch.where(torch.isfinite(smallest), largest / smallest, 1.0)
+
+
+def qr_weights(
+    dg: Tensor,  # (B, m, n)
+    g: Tensor,  # (B, n)
+    valid: Tensor,  # (B, m) bool
+    stamp: Tensor,  # (B, m) int64, larger is newer
+    regularization: float,
+) -> Weights:
+    """Solve the same problem by QR of [dG^T D; sqrt(lambda) I], without squaring its condition.
+
+    Columns enter from the newest to the oldest; one whose pivot vanishes against its own norm is
+    dropped, so that dependent columns lose the oldest.
+    """
+    norms = torch.linalg.vector_norm(dg, dim=2)
+    used = valid & (norms > 0) & torch.isfinite(norms)
+    order = torch.where(used, stamp, -1).argsort(
+        dim=1, descending=True
+    )  # newest first, unused last
+    columns = torch.where(used[:, :, None], dg / torch.where(used, norms, 1.0)[:, :, None], 0.0)
+    columns = columns.gather(1, order[:, :, None].expand_as(columns)).mT  # (B, n, m)
+    sorted_used = used.gather(1, order)
+    q, r, kept = _reduced_qr(columns, sorted_used, regularization)
+    target = torch.cat([g, g.new_zeros(g.shape[0], dg.shape[1])], dim=1)
+    right = torch.where(kept, (q.mT @ target[:, :, None])[:, :, 0].double(), 0.0)
+    y = torch.linalg.solve_triangular(r, right[:, :, None], upper=True)[:, :, 0]
+    gamma = torch.zeros_like(y).scatter(1, order, torch.where(kept, y, 0.0))
+    gamma = gamma / torch.where(used, norms, 1.0).double()
+    kept_unsorted = torch.zeros_like(kept).scatter(1, order, kept)
+    return Weights(gamma, kept_unsorted, _condition(r.mT, kept), valid.sum(1) - kept.sum(1))
+
+
+def _reduced_qr(columns: Tensor, used: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin QR (B, n + m, m) of the columns over sqrt(ridge) I; dropped columns become unit rows of R."""
+    batch, _, m = columns.shape
+    floor = torch.finfo(columns.dtype).eps * max(columns.shape[1], m)
+    kept = used
+    while True:
+        identity = torch.eye(m, dtype=columns.dtype, device=columns.device).expand(batch, m, m)
+        # An unused column becomes a unit column of its own row: it stays orthogonal to all others.
+        tail = identity * torch.where(kept, ridge**0.5, 1.0)[:, None, :]
+        stacked = torch.cat([columns * kept[:, None, :], tail], dim=1)
+        q, r = torch.linalg.qr(stacked)
+        small = (r.diagonal(dim1=1, dim2=2).abs() < floor) & kept
+        if not bool(small.any()):
+            return q, r.double(), kept
+        kept = kept & ~small

@@ -1,0 +1,112 @@
+"""Broyden's good method with limited memory (Broyden 1965; Kelley, Iterative Methods, SIAM 1995, ch. 7).
+
+The root of g(z) = f(z) - z is sought with an inverse Jacobian H = -mixing I + U^T V, updated from each
+pair dz, dg by the secant equation H dg = dz with the smallest change of the Jacobian:
+
+    H <- H + (dz - H dg) (dz^T H) / (dz^T H dg),      z_{k+1} = z_k - H g_k
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics
+from andersonn_core.results import Event
+from andersonn_core.specs import knob
+
+SMALL = 1e-8  # a denominator below this fraction of ||dz^T H|| ||dg|| carries no information
+
+
+@dataclass
+class BroydenState(MethodState):
+    """The rank-one factors and the previous point."""
+
+    u: Tensor  # (B, m, n)
+    v: Tensor  # (B, m, n)
+    rank: Tensor  # (B,) int64, factors in use
+    z: Tensor  # (B, n)
+    g: Tensor  # (B, n)
+    started: bool = False
+
+
+class Broyden(MethodSpec):
+    """Broyden's good method that keeps up to `window` rank-one updates and restarts when they are used up."""
+
+    name: ClassVar[str] = "broyden"
+    label: ClassVar[str] = "Broyden"
+
+    window: int = knob(
+        10, "Rank-one updates that are kept before a restart; 0 is forward iteration.",
+        minimum=0, maximum=100, typical=(0, 20), symbol="m",
+    )  # fmt: skip
+    mixing: float = knob(
+        1.0, "Weight on f(z) in the first inverse Jacobian; 1 is undamped.",
+        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
+    )  # fmt: skip
+
+    def memory_vectors(self, n: int) -> int:
+        """Two factors an update, the previous point and residual, and three temporaries."""
+        return 2 * self.window + 5
+
+    def init(self, z: Tensor) -> BroydenState:  # (B, n)
+        """No updates yet."""
+        batch, n = z.shape
+        return BroydenState(
+            StepDiagnostics.plain(batch, z.device),
+            u=z.new_zeros(batch, self.window, n),
+            v=z.new_zeros(batch, self.window, n),
+            rank=torch.zeros(batch, dtype=torch.int64, device=z.device),
+            z=torch.zeros_like(z),
+            g=torch.zeros_like(z),
+        )
+
+    def step(
+        self, state: BroydenState, z: Tensor, f_z: Tensor
+    ) -> Tensor:  # (B, n), (B, n) -> (B, n)
+        """z - H g with the newest secant pair taken into H."""
+        g = f_z - z
+        event = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
+        if state.started and self.window:
+            state.timer.lap("gram")
+            self._update(state, z - state.z, g - state.g, event)
+        state.timer.lap("mix")
+        z_next = z - self._inverse(state.u, state.v, g)
+        state.timer.lap("bookkeeping")
+        record = StepDiagnostics.plain(z.shape[0], z.device)
+        record.gain, record.weight_norm = record.gain * torch.nan, record.weight_norm * torch.nan
+        record.condition, record.depth, record.event = (
+            record.condition * torch.nan,
+            state.rank.double(),
+            event,
+        )
+        state.diagnostics, state.z, state.g, state.started = record, z, g, True
+        return z_next
+
+    def _inverse(
+        self, u: Tensor, v: Tensor, x: Tensor
+    ) -> Tensor:  # (B, m, n), (B, m, n), (B, n) -> (B, n)
+        """H x = -mixing x + U^T (V x); with u and v exchanged, H^T x."""
+        weights = torch.bmm(x[:, None, :], v.mT)  # (B, 1, m)
+        return torch.bmm(weights, u)[:, 0, :].sub_(x, alpha=self.mixing)
+
+    def _update(self, state: BroydenState, dz: Tensor, dg: Tensor, event: Tensor) -> None:
+        """Append one pair per sample; a full memory is dropped first, an empty pair is refused."""
+        full = state.rank >= self.window
+        state.u.masked_fill_(full[:, None, None], 0.0)
+        state.v.masked_fill_(full[:, None, None], 0.0)
+        state.rank.masked_fill_(full, 0)
+        row = self._inverse(state.v, state.u, dz)  # dz^T H
+        denominator = (row * dg).sum(1)
+        scale = torch.linalg.vector_norm(row, dim=1) * torch.linalg.vector_norm(dg, dim=1)
+        taken = (denominator.abs() > SMALL * scale) & torch.isfinite(denominator)
+        safe = torch.where(taken, denominator, 1.0)[:, None]
+        column = (dz - self._inverse(state.u, state.v, dg)) / safe
+        rows = torch.arange(len(full), device=dz.device)
+        state.u[rows, state.rank] = torch.where(taken[:, None], column, 0.0)
+        state.v[rows, state.rank] = torch.where(taken[:, None], row, 0.0)
+        state.rank += taken
+        event |= (full * int(Event.RESTART) + ~taken * int(Event.REJECT)).to(event.dtype)

@@ -1,0 +1,34 @@
+"""Picard's forward iteration, the baseline: z <- z + mixing (f(z) - z)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics
+from andersonn_core.specs import knob
+
+
+class Picard(MethodSpec):
+    """Forward iteration z_{k+1} = (1 - mixing) z_k + mixing f(z_k); no memory."""
+
+    name: ClassVar[str] = "picard"
+    label: ClassVar[str] = "Forward iteration"
+
+    mixing: float = knob(
+        1.0, "Weight on f(z); 1 is undamped.",
+        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
+    )  # fmt: skip
+
+    def init(self, z: Tensor) -> MethodState:  # (B, n)
+        """No workspace beyond the record of plain steps."""
+        return MethodState(StepDiagnostics.plain(z.shape[0], z.device))
+
+    def step(
+        self, state: MethodState, z: Tensor, f_z: Tensor
+    ) -> Tensor:  # (B, n), (B, n) -> (B, n)
+        """z + mixing (f(z) - z)."""
+        state.timer.lap("mix")
+        return f_z.clone() if self.mixing == 1.0 else torch.lerp(z, f_z, self.mixing)

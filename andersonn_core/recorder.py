@@ -1,0 +1,118 @@
+"""The history while it grows: rows are kept as they come and made into tensors once, at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from andersonn_core.methods import StepDiagnostics
+from andersonn_core.referee import Flags, Floats, Rows
+from andersonn_core.results import History
+from andersonn_core.timing import Clock, PartTimer
+
+PARTS = ("gram", "solve", "mix")  # named by the methods; the rest of a step is bookkeeping
+
+
+class Recorder:
+    """One entry per evaluation of f."""
+
+    def __init__(self, batch: int, clock: Clock) -> None:
+        self.batch, self.clock = batch, clock
+        self.started = time.perf_counter()
+        self.relative: list[Floats] = []  # (B,) each
+        self.residual: list[Floats] = []  # (B,) each
+        self.running: list[Flags] = []  # (B,) each
+        self.stepping: list[Flags] = []  # (B,) each: made a step from this evaluation
+        self.diagnostics: list[StepDiagnostics] = []
+        self.marks: list[tuple[Any, Any, Any]] = []  # before f, after f, after the step
+        self.parts: list[Any] = []
+        self.wall: list[float] = []
+
+    def add(
+        self,
+        rows: Rows,
+        residual: Floats,
+        scale: Floats,
+        shown: Flags,
+        running: Flags,
+        stepping: Flags,
+        diagnostics: StepDiagnostics,
+    ) -> None:
+        """One evaluation: norms of the rows (A,), whose to show, who ran before, who goes on."""
+        self.residual.append(self._spread(rows, residual, shown, np.nan))
+        self.relative.append(self._spread(rows, residual / scale, shown, np.nan))
+        self.running.append(self._spread(rows, running, running, False))
+        self.stepping.append(self._spread(rows, stepping, stepping, False))
+        self.diagnostics.append(self._whole(rows, diagnostics))
+
+    def time(self, marks: tuple[Any, Any, Any], timer: PartTimer) -> None:
+        """The clock marks around the map and the step of the newest row."""
+        self.marks.append(marks)
+        self.parts.append(timer.take())
+        self.wall.append(time.perf_counter() - self.started)
+
+    def _spread(self, rows: Rows, values: Any, shown: Flags, hidden: Any) -> Any:  # (A,) -> (B,)
+        masked = np.where(shown, values, hidden)
+        if isinstance(rows, slice):
+            return masked
+        full = np.full(self.batch, hidden, dtype=masked.dtype)
+        full[rows] = masked
+        return full
+
+    def _whole(self, rows: Rows, diagnostics: StepDiagnostics) -> StepDiagnostics:
+        if isinstance(rows, slice):
+            return diagnostics
+        places = torch.from_numpy(rows)
+        columns = [getattr(diagnostics, item.name) for item in fields(diagnostics)]
+        return StepDiagnostics(
+            *(c.new_zeros(self.batch).index_copy(0, places.to(c.device), c) for c in columns)
+        )
+
+    def history(self) -> History:
+        """Everything so far as tensors (K, B) and (K,)."""
+        seconds = [(self._between(a, b), self._between(b, c)) for a, b, c in self.marks]
+        pairs = torch.tensor(seconds, dtype=torch.float64).reshape(-1, 2)
+        profiled = any(len(laps) for laps in self.parts)
+        return History(
+            relative_residual=self._stack(self.relative, np.float64),
+            residual=self._stack(self.residual, np.float64),
+            running=self._stack(self.running, np.bool_),
+            **self._columns(),
+            map_seconds=pairs[:, 0],
+            method_seconds=pairs[:, 1],
+            wall_seconds=torch.tensor(self.wall, dtype=torch.float64),
+            clock=self.clock.name,
+            part_seconds=self._part_seconds(pairs[:, 1]) if profiled else {},
+        )
+
+    def _stack(self, rows: list[Any], dtype: Any) -> Tensor:  # -> (K, B)
+        return torch.from_numpy(np.array(rows, dtype=dtype).reshape(len(rows), self.batch))
+
+    def _columns(self) -> dict[str, Tensor]:
+        """What the steps saw, (K, B) each; NaN, or no event, where a sample made no step."""
+        stepping = self._stack(self.stepping, np.bool_)
+        columns = {}
+        for item in fields(StepDiagnostics):
+            rows = [getattr(row, item.name) for row in self.diagnostics]
+            values = torch.stack(rows).cpu() if rows else torch.zeros(0, self.batch)
+            hidden = 0 if item.name == "event" else torch.nan
+            values = values.to(torch.int8 if item.name == "event" else torch.float64)
+            columns[item.name] = torch.where(stepping, values, hidden).to(values.dtype)
+        return columns
+
+    def _part_seconds(self, method_seconds: Tensor) -> dict[str, Tensor]:  # (K,)
+        parts = {name: torch.zeros_like(method_seconds) for name in PARTS}
+        for row, (laps, marks) in enumerate(zip(self.parts, self.marks, strict=True)):
+            ends = [mark for _, mark in laps[1:]] + [marks[2]]
+            for (name, begin), end in zip(laps, ends, strict=False):
+                if name in parts:
+                    parts[name][row] += self._between(begin, end)
+        return parts | {"bookkeeping": method_seconds - sum(parts.values())}
+
+    def _between(self, start: Any, end: Any) -> float:
+        return self.clock.seconds(start, end)

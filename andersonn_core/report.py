@@ -1,0 +1,103 @@
+"""Tables for the terminal; the only place besides the command line that knows rich."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from andersonn_core.curves import run_table, time_split
+from andersonn_core.results import SolveResult
+from andersonn_core.runcard import RerunReport
+from andersonn_core.specs import Spec
+from andersonn_core.words import ratio_text, residual_text, seconds_text
+
+PART_NAMES = {
+    "map": "map",
+    "gram": "Gram row",
+    "solve": "solve",
+    "mix": "mix",
+    "bookkeeping": "bookkeeping",
+    "method": "mixing",
+}
+_VERDICTS = {True: "yes", False: "no", None: "not judged"}
+
+
+def runs_report(results: Mapping[str, SolveResult]) -> Table:
+    """Evaluations of the median and worst sample, seconds, residual and statuses of each run."""
+    rows = [
+        [
+            row["run"],
+            f"{row['evaluations_median']:.0f}",
+            f"{row['evaluations_worst']:.0f}",
+            seconds_text(row["seconds"]),
+            residual_text(row["residual_worst"]),
+            row["status"],
+        ]
+        for row in run_table(results).to_dict("records")
+    ]
+    headings = ("", "median evals", "worst evals", "seconds", "worst residual", "status")
+    return _table(headings, rows, "Runs", numbers=(1, 2, 3, 4))
+
+
+def split_report(results: Mapping[str, SolveResult]) -> Table:
+    """Where the seconds of each run went, part by part, and how often the map's seconds that is."""
+    splits = {name: time_split(result).set_index("part") for name, result in results.items()}
+    parts = dict.fromkeys(part for split in splits.values() for part in split.index)
+    rows = []
+    for part in parts:
+        cells = [PART_NAMES.get(part, part)]
+        for split in splits.values():
+            known = part in split.index and split.seconds[part] > 0
+            cells += [seconds_text(split.seconds[part]) if known else "-"]
+            cells += [ratio_text(split.per_map[part]) if known else "-"]
+        rows.append(cells)
+    headings = ["part", *(text for name in results for text in (name, "of the map"))]
+    return _table(headings, rows, "Split of the time", numbers=range(1, len(headings)))
+
+
+def rerun_report(report: RerunReport) -> Table:
+    """The card's numbers beside the repeated ones."""
+    rows = [
+        [number.name, _text(number.recorded), _text(number.repeated), _VERDICTS[number.agrees]]
+        for number in report.numbers
+    ]
+    return _table(("number", "card", "now", "agrees"), rows, "Rerun", numbers=())
+
+
+def knobs_report(spec: type[Spec], title: str) -> Table:
+    """The knobs of a spec: option, symbol, default, allowed values, what it is."""
+    rows = [
+        [option_name(name), knob.symbol, _text(knob.default), knob.range_text, knob.doc]
+        for name, knob in spec.knobs().items()
+        if knob.kind != "spec"
+    ]
+    return _table(("option", "symbol", "default", "allowed", "what it is"), rows, title, numbers=())
+
+
+def option_name(knob: str) -> str:
+    """How the command line spells a knob: batch_size -> --batch-size."""
+    return "--" + knob.replace("_", "-")
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, numbers: Sequence[int]
+) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index in numbers else "left")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return str(value)

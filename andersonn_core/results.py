@@ -1,0 +1,173 @@
+"""What a solve returns: statuses with advice, one history row per evaluation, the answer itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from andersonn_core.runcard import RunCard
+
+
+class Status(IntEnum):
+    """How the solve of one sample ended; `advice` says in one sentence which knob to move."""
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    DIVERGED = 2
+    NONFINITE = 3
+    STALLED = 4
+    CANCELLED = 5
+
+    @property
+    def advice(self) -> str:
+        """What happened and which knob to move."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.CONVERGED: "The residual of the returned point meets the tolerance.",
+    Status.MAX_ITER: "The evaluations ran out first: raise max_iter, loosen rtol, or widen the window.",
+    Status.DIVERGED: "The residual grew beyond a million times its start: lower mixing, widen the window, "
+    "or start closer (z0).",
+    Status.NONFINITE: "The map returned NaN or infinity: lower mixing, start closer (z0), or check f there; "
+    "the best earlier iterate is returned.",
+    Status.STALLED: "The best residual no longer improves: loosen rtol, use dtype float64, or change the window.",
+    Status.CANCELLED: "The solve was stopped on request: the best iterate so far is returned.",
+}
+
+
+class Event(IntFlag):
+    """What the method did at an evaluation, apart from an ordinary step; flags add up."""
+
+    NONE = 0
+    RESTART = 1  # the window was full and all but the newest difference were dropped
+    FALLBACK = 2  # a sample that made no progress went on with plain steps from its best iterate
+    REJECT = 4  # a proposed step was refused
+    DROP = 8  # columns were dropped because the least-squares problem was numerically singular
+
+
+@dataclass
+class History:
+    """One row per evaluation of f, from z0, never padded; NaN after a sample stopped.
+
+    Shapes: K evaluations, B samples. Seconds: thread CPU time on one CPU thread, else see `clock`.
+    """
+
+    relative_residual: Tensor  # (K, B) ||f(z) - z|| / ||f(z)||: the plotted norm is the tested norm
+    residual: Tensor  # (K, B) ||f(z) - z||_2
+    gain: Tensor  # (K, B) the least-squares residual over ||g||: what the step expects to be left
+    weight_norm: Tensor  # (K, B) ||gamma||_1, the weights on the differences
+    condition: Tensor  # (K, B) a lower bound of the scaled Gram matrix's condition number
+    depth: Tensor  # (K, B) differences used by the step
+    event: Tensor  # (K, B) int8, flags of Event
+    map_seconds: Tensor  # (K,)
+    method_seconds: Tensor  # (K,) everything between two evaluations: the mixing penalty
+    wall_seconds: Tensor  # (K,) wall-clock time at the end of the row, from the start of the solve
+    clock: str = "thread CPU time"
+    part_seconds: dict[str, Tensor] = field(default_factory=dict)  # (K,) each, when profiled
+
+    @property
+    def seconds(self) -> Tensor:  # (K,)
+        """When each residual was known: all map time so far and all method time before it."""
+        before = torch.cat([self.method_seconds.new_zeros(1), self.method_seconds[:-1]])
+        return (self.map_seconds + before).cumsum(0)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A tidy frame, one row per (evaluation, sample) in which the sample was still running."""
+        evals, batch = self.relative_residual.shape
+        columns: dict[str, Any] = {
+            "evaluation": np.repeat(np.arange(1, evals + 1), batch),
+            "sample": np.tile(np.arange(batch), evals),
+        }
+        for name in (
+            "relative_residual",
+            "residual",
+            "gain",
+            "weight_norm",
+            "condition",
+            "depth",
+            "event",
+        ):
+            columns[name] = getattr(self, name).double().reshape(-1).cpu().numpy()
+        per_row = {
+            "seconds": self.seconds,
+            "map_seconds": self.map_seconds,
+            "method_seconds": self.method_seconds,
+        }
+        for name, values in (
+            per_row | {f"{k}_seconds": v for k, v in self.part_seconds.items()}
+        ).items():
+            columns[name] = np.repeat(values.double().cpu().numpy(), batch)
+        frame = pd.DataFrame(columns).astype({"event": "int64"})
+        shown = self.running | ~torch.isnan(self.relative_residual)
+        return frame[shown.reshape(-1).cpu().numpy()].reset_index(drop=True)
+
+    @property
+    def sample_evals(self) -> Tensor:  # (B,) int64
+        """The number of rows before each sample stopped (its last, finite or not, included)."""
+        return self.running.sum(0)
+
+    running: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))  # (K, B)
+
+
+@dataclass
+class SolveResult:
+    """The answer of `solve`, sample by sample.
+
+    `z` is, per sample, the iterate with the smallest relative residual at which f was evaluated (the
+    one that met the tolerance, where one did); its residual is in `history`.
+    """
+
+    z: Any  # as z0: tensor, array, tuple or dict, (B, ...)
+    status: Tensor  # (B,) int8 of Status
+    num_evals: int  # calls of f, each on the whole batch; = len(history)
+    sample_evals: Tensor  # (B,) evaluations until each sample stopped
+    relative_residual: Tensor  # (B,) of z
+    history: History
+    diagnostics: dict[str, int]  # counts of restarts, fallbacks, drops over all samples
+    error_estimate: Tensor  # (B,) of ||z - z*||: see `solve`
+    card: RunCard
+
+    @property
+    def converged(self) -> Tensor:  # (B,) bool
+        """Whether each sample met the tolerance."""
+        return self.status == int(Status.CONVERGED)
+
+    @property
+    def seconds(self) -> float:
+        """Map and method time of the whole solve, by the history's clock."""
+        return float(self.history.map_seconds.sum() + self.history.method_seconds.sum())
+
+    def to_frame(self) -> pd.DataFrame:
+        """The history as a tidy pandas frame, one row per evaluation and sample."""
+        return self.history.to_frame()
+
+    def check(self) -> SolveResult:
+        """Return self if every sample converged; raise NotConvergedError with counts and advice otherwise."""
+        if not bool(self.converged.all()):
+            raise NotConvergedError(_verdict(self))
+        return self
+
+
+class NotConvergedError(RuntimeError):
+    """Some samples did not converge; the message says how many, why, and what to move."""
+
+
+def _verdict(result: SolveResult) -> str:
+    counts = [(status, int((result.status == int(status)).sum())) for status in Status]
+    worst = float(result.relative_residual.max())
+    head = f"{int(result.converged.sum())} of {result.status.numel()} samples converged in "
+    head += f"{result.num_evals} evaluations; the largest relative residual is {worst:.3g}."
+    lines = [
+        f"{n} x {status.name}: {status.advice}"
+        for status, n in counts
+        if n and status != Status.CONVERGED
+    ]
+    return "\n".join([head, *lines])

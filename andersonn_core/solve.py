@@ -1,0 +1,96 @@
+"""The two doors to the driver: `solve` for anybody's map, `SolveSpec` for a rerunnable record of knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+from andersonn_core.driver import Driver, SolveKnobs, Step
+from andersonn_core.layout import StateLayout
+from andersonn_core.methods import METHODS, Anderson, MethodSpec
+from andersonn_core.problems import PROBLEMS
+from andersonn_core.problems.base import ProblemSpec
+from andersonn_core.results import SolveResult
+from andersonn_core.runcard import RunCard
+from andersonn_core.specs import KnobError, Spec, knob
+
+
+class SolveSpec(SolveKnobs):
+    """A problem, a method and the driver's knobs: one rerunnable solve."""
+
+    problem: ProblemSpec = knob(doc="The fixed-point problem, from PROBLEMS.")
+    method: MethodSpec = knob(Anderson(), "The method, from METHODS.")
+
+    _tables: ClassVar[dict[str, Mapping[str, type[Spec]]]] = {
+        "problem": PROBLEMS,
+        "method": METHODS,
+    }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The spec that `to_dict` described; problem and method are looked up by name."""
+        knobs = dict(record)
+        for key, table in cls._tables.items():
+            if isinstance(knobs.get(key), Mapping):
+                name = knobs[key].get("name")
+                if name not in table:
+                    raise KnobError(
+                        f"unknown {key} {name!r}: it must be one of {', '.join(table)}."
+                    )
+                knobs[key] = table[name].from_dict(knobs[key])
+        return super().from_dict(knobs)
+
+    def run(
+        self,
+        on_step: Callable[[Step], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> SolveResult:
+        """Build the problem and solve it; the result's card can be rerun."""
+        problem = self.problem.build()
+        card = RunCard.capture(self.to_dict(), self.spec_id, self.problem.seed, problem.z0.device)
+        return Driver(problem.f, problem.z0, self.method, self, card, on_step, should_stop).run()
+
+
+def solve(
+    f: Callable[[Any], Any],
+    z0: Any,  # tensor (B, ...), NumPy array, or a tuple or dict of them
+    method: MethodSpec = Anderson(),  # noqa: B008  a frozen record
+    *,
+    rtol: float = 1e-6,
+    atol: float = 0.0,
+    max_iter: int = 200,
+    batch_dims: int = 1,
+    on_step: Callable[[Step], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    compact: bool = False,
+    profile: bool = False,
+) -> SolveResult:
+    """Find z = f(z) for each sample; stop a sample when ||f(z) - z|| <= atol + rtol ||f(z)||.
+
+    The returned z is, per sample, an iterate at which f was evaluated: the one that met the tolerance,
+    otherwise the one with the smallest relative residual. `error_estimate` is its residual times the
+    largest ||dz|| / ||dg|| that the method saw, a lower bound of ||(I - J)^-1||: an estimate, not a bound.
+
+    Raises KnobError before any evaluation for a misspelled or impossible knob or a start that is not
+    finite floating-point numbers; ValueError at the first evaluation if f changes shape, dtype or device.
+    An exception of f itself passes through with the partial result as its `partial_result`.
+    """
+    if not isinstance(method, MethodSpec):
+        raise KnobError(
+            f"method = {method!r} is not a method: give one of {', '.join(METHODS)}, e.g. Anderson()."
+        )
+    if not callable(f):
+        raise KnobError(f"f = {f!r} is not callable: give a function z -> f(z).")
+    knobs = SolveKnobs(
+        rtol=rtol,
+        atol=atol,
+        max_iter=max_iter,
+        batch_dims=batch_dims,
+        compact=compact,
+        profile=profile,
+    )
+    name = f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__qualname__)}"
+    record = knobs.to_dict() | {"problem": None, "map": name, "method": method.to_dict()}
+    layout = StateLayout.of(z0, batch_dims)
+    card = RunCard.capture(record, None, None, layout.device)
+    return Driver(f, z0, method, knobs, card, on_step, should_stop).run()

@@ -1,0 +1,249 @@
+"""Knobs and specs: each control of the lab is declared once, validated, hashed and serialized here."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+
+class KnobError(ValueError, TypeError):
+    """A knob was misspelled or holds a value that it cannot have; nothing has been computed.
+
+    It is a TypeError as well as a ValueError: Python calls a misspelled keyword the one and a value
+    out of range the other, and one constructor call can hold both mistakes.
+    """
+
+
+@dataclass(frozen=True)
+class Knob:
+    """The declaration of one control, as widgets, sweeps, the URL, the CLI and the README read it."""
+
+    name: str
+    default: Any
+    kind: str  # "integer", "number", "switch", "choice", "spec" or "text"
+    doc: str
+    symbol: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: bool = False
+    typical: tuple[float, float] | None = None
+    choices: tuple[Any, ...] = ()
+    optional: bool = False  # None is allowed and means "chosen for you"
+    log: bool = False
+    unit: str = ""
+    identity: bool = True  # False: does not enter spec_id (device, seed)
+
+    @property
+    def range_text(self) -> str:
+        """The allowed values in words, e.g. "0 to 50", "one of full, never"."""
+        if self.choices:
+            text = "one of " + ", ".join(str(choice) for choice in self.choices)
+        elif self.kind == "switch":
+            text = "True or False"
+        elif self.minimum is None and self.maximum is None:
+            text = {"spec": "a spec", "text": "text"}.get(self.kind, "any finite number")
+        else:
+            low = "above " if self.exclusive_minimum else ""
+            high = "" if self.maximum is None else f" to {self.maximum:g}"
+            text = (
+                f"{low}{self.minimum:g}{high}"
+                if self.maximum is not None
+                else f"{low or 'at least '}{self.minimum:g}"
+            )
+        return f"{text}, or None" if self.optional else text
+
+    @property
+    def slider_range(self) -> tuple[float, float] | None:
+        """Where a slider goes: the typical range if there is one, else the valid range if bounded."""
+        if self.typical is not None:
+            return self.typical
+        if self.minimum is None or self.maximum is None:
+            return None
+        return self.minimum, self.maximum
+
+
+def knob(
+    default: Any = PydanticUndefined,
+    doc: str = "",
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    exclusive_minimum: bool = False,
+    typical: tuple[float, float] | None = None,
+    symbol: str = "",
+    log: bool = False,
+    unit: str = "",
+    identity: bool = True,
+) -> Any:
+    """Declare one knob of a Spec: default, valid range, typical range (the slider), symbol, one sentence."""
+    bounds: dict[str, Any] = {"le": maximum}
+    bounds["gt" if exclusive_minimum else "ge"] = minimum
+    declared = dict(
+        minimum=minimum, maximum=maximum, exclusive_minimum=exclusive_minimum, typical=typical,
+        symbol=symbol, log=log, unit=unit, identity=identity,
+    )  # fmt: skip
+    return Field(
+        default,
+        description=doc,
+        json_schema_extra={"knob": declared},  # type: ignore[dict-item]
+        **{key: value for key, value in bounds.items() if value is not None},
+    )
+
+
+class Spec(BaseModel):
+    """A frozen, validated record of knobs that is the thing it configures.
+
+    Unknown knobs, values out of range, booleans or text given as numbers, NaN and infinity raise
+    KnobError with the knob, its symbol, the value, the allowed range and the remedy.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    name: ClassVar[str] = ""  # the key in the table that lists it (METHODS, PROBLEMS)
+    label: ClassVar[str] = ""  # how a person reads it
+
+    if not TYPE_CHECKING:  # pydantic's own signature is what type checkers should see
+
+        def __init__(self, **knobs: Any) -> None:
+            try:
+                super().__init__(**knobs)
+            except ValidationError as error:
+                raise KnobError(_explain(type(self), error)) from None
+
+    @classmethod
+    def knobs(cls) -> dict[str, Knob]:
+        """The knobs in the order of their declaration."""
+        return {name: _knob_of(name, field) for name, field in cls.model_fields.items()}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some knobs changed; dotted names reach into specs (``**{"method.window": 3}``)."""
+        return type(self)(**_merged(self, changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All resolved knobs, nested specs included, each spec with its table name as ``"name"``."""
+        head = {"name": self.name} if self.name else {}
+        return head | {key: _plain(getattr(self, key)) for key in type(self).model_fields}
+
+    def to_json(self) -> str:
+        """Canonical JSON of all resolved knobs."""
+        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The spec that `to_dict` described; raises KnobError as the constructor does."""
+        return cls(**{key: value for key, value in record.items() if key != "name"})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The spec that `to_json` described; raises KnobError as the constructor does."""
+        return cls.from_dict(json.loads(text))
+
+    @property
+    def spec_id(self) -> str:
+        """Content hash of all resolved knobs, dtype included; not of device, seed or threads."""
+        canonical = json.dumps(self._identity(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def _identity(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"name": self.name or type(self).__name__}
+        for key, declared in self.knobs().items():
+            value = getattr(self, key)
+            if declared.identity:
+                record[key] = value._identity() if isinstance(value, Spec) else value
+        return record
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+        """(name, value) of each knob."""
+        return ((key, getattr(self, key)) for key in type(self).model_fields)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, Spec) else value
+
+
+def _merged(spec: Spec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    knobs = dict(spec)
+    nested: dict[str, dict[str, Any]] = {}
+    for dotted, value in changes.items():
+        head, _, rest = dotted.partition(".")
+        if rest and isinstance(knobs.get(head), Spec):
+            nested.setdefault(head, {})[rest] = value
+        else:
+            knobs[dotted] = value
+    return knobs | {head: knobs[head].replace(**inner) for head, inner in nested.items()}
+
+
+def _knob_of(name: str, field: FieldInfo) -> Knob:
+    extra: Any = field.json_schema_extra
+    declared: dict[str, Any] = dict(extra["knob"]) if isinstance(extra, dict) else {}
+    arguments = _alternatives(field.annotation)
+    optional = type(None) in arguments
+    types = [kind for kind in arguments if kind is not type(None)]
+    choices = tuple(value for kind in types for value in getattr(kind, "__args__", ()))
+    default = None if field.default is PydanticUndefined else field.default
+    base = Knob(name=name, default=default, kind="text", doc=field.description or "", **declared)
+    return replace(base, kind=_kind(types, choices), choices=choices, optional=optional)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """``int | None`` -> (int, NoneType); a Literal counts as one alternative."""
+    from typing import Literal, get_args, get_origin
+
+    return (annotation,) if get_origin(annotation) in (None, Literal) else get_args(annotation)
+
+
+def _kind(types: list[Any], choices: tuple[Any, ...]) -> str:
+    if choices:
+        return "choice"
+    names = {bool: "switch", int: "integer", float: "number", str: "text"}
+    return names.get(types[0], "spec")
+
+
+def _explain(cls: type[Spec], error: ValidationError) -> str:
+    return "\n".join(_sentence(cls, detail) for detail in error.errors())
+
+
+def _sentence(cls: type[Spec], detail: ErrorDetails) -> str:
+    """One line: class, knob, symbol, value, allowed range and what to do."""
+    name = str(detail["loc"][0]) if detail["loc"] else ""
+    knobs = cls.knobs()
+    if name not in knobs:
+        if not name:
+            return f"{cls.__name__}: {detail['msg'].removeprefix('Value error, ')}"
+        near = difflib.get_close_matches(name, knobs, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else f"its knobs are {', '.join(knobs)}."
+        return f"{cls.__name__} has no knob '{name}': {remedy}"
+    declared, value = knobs[name], detail["input"]
+    symbol = f" ({declared.symbol})" if declared.symbol else ""
+    if detail["type"] == "missing":
+        return f"{cls.__name__}.{name}{symbol} is required: {declared.doc}"
+    remedy = _remedy(declared, value)
+    return f"{cls.__name__}.{name}{symbol} = {value!r} is not allowed: it must be {declared.range_text}. {remedy}"
+
+
+def _remedy(declared: Knob, value: Any) -> str:
+    if isinstance(value, str) and declared.choices:
+        near = difflib.get_close_matches(value, [str(choice) for choice in declared.choices], n=1)
+        return f"Did you mean '{near[0]}'?" if near else f"Leave it out for {declared.default!r}."
+    if declared.kind in ("integer", "number") and (
+        isinstance(value, bool | str) or not _is_number(value)
+    ):
+        return f"Give {'an integer' if declared.kind == 'integer' else 'a number'}, such as {declared.default!r}."
+    if declared.kind == "integer" and isinstance(value, float):
+        return f"Give an integer, such as {round(value)}."
+    if declared.typical is not None:
+        return f"Typical values are {declared.typical[0]:g} to {declared.typical[1]:g}."
+    return f"The default is {declared.default!r}."
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,414 @@
+"""The page's controls, generated from knobs that problems, methods and the driver declare once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import param
+import torch
+
+from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec
+from andersonn_core.driver import SolveKnobs
+from andersonn_core.problems import ProblemSpec
+from andersonn_core.specs import Knob, KnobError, Spec
+
+MAX_BYTES = 512 * 2**20  # of one solve's workspace and history: what a page grants one visitor
+ROW_BYTES = 8192  # one history row's own objects
+SAMPLE_BYTES = 80  # of one sample in one history row
+LARGEST = 8  # batch size times problem size may be so many times the largest typical product
+FIXED = {"profile": True}  # the page draws the parts of the method's time, so it asks for them
+SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "broyden")  # they make the product
+HISTORY_KNOBS = ("regularization", "restart", "period", "delay", "least_squares", "fallback")
+
+# Each preset is a story in one click; a test solves each and checks that the story is true.
+PRESETS: dict[str, dict[str, Any]] = {
+    "real: digits": {"problem": "digits_deq", "batch_size": 16, "rtol": 1e-5, "max_iter": 400},
+    "Anderson wins": {"problem": "affine", "spectral_radius": 0.99, "size": 200, "max_iter": 2000},
+    "forward wins": {"problem": "newton"},
+    "watch it diverge": {
+        "problem": "affine", "spectrum": "disc", "spectral_radius": 1.3, "size": 40,
+    },
+    "stiff: Poisson": {"problem": "poisson", "max_iter": 1000},
+    "the stubborn digit": {
+        "problem": "digits_deq", "batch_size": 64, "rtol": 1e-4, "max_iter": 400, "fallback": False,
+    },
+}  # fmt: skip
+OPENING = PRESETS["real: digits"]
+
+
+def devices() -> list[str]:
+    """The devices of this machine, as the knob `device` names them."""
+    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return found + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+@cache
+def declared(spec: type[Spec]) -> dict[str, Knob]:
+    """The knobs of one spec; reading them off the annotations takes a millisecond."""
+    return spec.knobs()
+
+
+@cache
+def knobs_of(problem: str) -> dict[str, Knob]:
+    """All knobs that apply to a problem: its own, Anderson's and the driver's."""
+    own = PROBLEMS[problem]
+    knobs = declared(own) | declared(Anderson) | declared(SolveKnobs)
+    left_out = FIXED.keys() | own.unused
+    return {name: knob for name, knob in knobs.items() if name not in left_out}
+
+
+def _all_knobs() -> dict[str, Knob]:
+    """Every knob of the page; of those that several problems declare, the first declaration."""
+    merged: dict[str, Knob] = {}
+    for spec in (*PROBLEMS.values(), Anderson, SolveKnobs):
+        merged = declared(spec) | merged
+    order = [name for spec in (*PROBLEMS.values(), Anderson, SolveKnobs) for name in declared(spec)]
+    return {name: merged[name] for name in dict.fromkeys(order) if name not in FIXED}
+
+
+class _Guard(param.Parameter):
+    """A parameter whose values are judged by the knob itself, with the knob's own sentence."""
+
+    def _validate(self, val: Any) -> None:
+        if isinstance(self.owner, param.Parameterized):  # the class itself only declares
+            self.owner.judge(self.name, val)
+        else:
+            super()._validate(val)
+
+
+class _Integer(_Guard, param.Integer):
+    """An integer knob."""
+
+
+class _Number(_Guard, param.Number):
+    """A number knob."""
+
+
+class _Switch(_Guard, param.Boolean):
+    """A knob that is on or off."""
+
+
+class _Choice(_Guard, param.Selector):
+    """A knob that is one of several words."""
+
+
+def _label(knob: Knob) -> str:
+    words = knob.name.strip("_").replace("_", " ")
+    return words if knob.symbol in ("", words) else f"{words} {knob.symbol}"
+
+
+def _parameter(knob: Knob) -> param.Parameter:
+    common: dict[str, Any] = dict(default=knob.default, doc=knob.doc, label=_label(knob))
+    if knob.name == "device":
+        return _Choice(objects=devices(), **common)
+    if knob.kind == "choice":
+        return _Choice(objects=list(knob.choices), **common)
+    if knob.kind == "switch":
+        return _Switch(**common)
+    kind = _Integer if knob.kind == "integer" else _Number
+    return kind(allow_None=knob.optional, **_ranges(knob), **common)
+
+
+def _ranges(knob: Knob) -> dict[str, Any]:
+    """The valid range as hard bounds, the typical one as soft bounds."""
+    return dict(
+        bounds=(knob.minimum, knob.maximum),
+        inclusive_bounds=(not knob.exclusive_minimum, True),
+        softbounds=knob.typical,
+    )
+
+
+class Controls(param.Parameterized):
+    """One parameter per knob; every state it can be in is a valid pair of solves.
+
+    An assignment that is refused raises KnobError, leaves the state as it was and puts the sentence
+    into `notice`: bounds on the server are the guard against whatever a client sends. `revision`
+    counts accepted changes, one for each assignment and one for each `apply`: watch only that.
+    """
+
+    problem = _Choice(
+        default=OPENING["problem"], objects={spec.label: key for key, spec in PROBLEMS.items()},
+        doc="The fixed-point map that is iterated.",
+    )  # fmt: skip
+    broyden = _Switch(
+        default=False, doc="Show Broyden's method too, with the same window and mixing."
+    )
+    notice = param.String(
+        default="", doc="Why the last value was refused; empty after an accepted one."
+    )
+    revision = param.Integer(default=0, doc="Counts accepted changes.")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth, self._trusting, self._changed = 0, False, False
+        self._adopt({})
+        self.param.watch(self._count, ["problem", "broyden", *KNOBS])
+        self.apply(OPENING)
+        self.revision = 0
+
+    # -- what may be set --------------------------------------------------------------------------
+
+    def judge(self, name: str, value: Any) -> None:
+        """Raise KnobError, and note its sentence, if this value can't be set now."""
+        try:
+            self._judge_alone(name, value)
+            if not self._trusting and name in SIZES:
+                self._judge_product({name: value})
+        except KnobError as error:
+            self.notice = str(error)
+            raise
+        if self.notice:
+            self.notice = ""
+
+    def _judge_alone(self, name: str, value: Any) -> None:
+        if name == "problem":
+            if not isinstance(value, str) or value not in PROBLEMS:
+                raise KnobError(f"There is no problem {value!r}: {_closest(value, PROBLEMS)}")
+        elif name == "broyden":
+            if not isinstance(value, bool):
+                raise KnobError(f"broyden = {value!r} is not allowed: it must be True or False.")
+        else:
+            self._judge_knob(name, value)
+
+    def _judge_knob(self, name: str, value: Any) -> None:
+        owner = self._owner(name)
+        owner(**{name: value})
+        if name == "device" and value not in devices():
+            raise KnobError(
+                f"device = {value!r} is not available: this machine has {', '.join(devices())}."
+            )
+        if name == "dtype" and value not in PROBLEMS[self.problem].dtypes:
+            words = ", ".join(PROBLEMS[self.problem].dtypes)
+            raise KnobError(f"dtype = {value!r} does not suit this problem: it takes {words}.")
+
+    def _owner(self, name: str) -> type[Spec]:
+        """The spec that declares a knob now; another problem's where the present one lacks it."""
+        for spec in (PROBLEMS[self.problem], Anderson, SolveKnobs, *PROBLEMS.values()):
+            if name in declared(spec):
+                return spec
+        raise KnobError(f"There is no knob '{name}': {_closest(name, self._names())}")
+
+    def _judge_product(self, changes: Mapping[str, Any]) -> None:
+        """Refuse sizes that are fine alone but not together, before anything is built."""
+        specs = self._specs(changes)
+        problem = specs["anderson"].problem
+        typical = {name: knob.typical for name, knob in declared(type(problem)).items()}
+        sizes = [name for name in ("batch_size", "size") if name in typical]
+        product, most = 1.0, float(LARGEST)
+        for name in sizes:
+            product *= getattr(problem, name)
+            most *= (typical[name] or (1, 1))[1]
+        words = " and ".join(f"{name} = {getattr(problem, name)}" for name in sizes)
+        if product > most:
+            raise KnobError(
+                f"{words} make a product of {product:.3g}; this page computes up to {most:.3g}. "
+                "Lower one of them."
+            )
+        needed = max(_solve_bytes(spec) for spec in specs.values())
+        if needed > MAX_BYTES:
+            spec = specs["anderson"]
+            raise KnobError(
+                f"{words}, window = {spec.method.window} and max_iter = {spec.max_iter} would take "  # type: ignore[attr-defined]
+                f"{needed / 2**20:.0f} MiB; this page grants {MAX_BYTES // 2**20} MiB. "
+                "Lower one of them."
+            )
+
+    # -- setting ----------------------------------------------------------------------------------
+
+    def apply(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Set many at once, the problem first; returns the refused ones, each with a sentence.
+
+        Knobs of the problem that are not named keep their value if the old problem declares them
+        alike and take the new problem's default otherwise; a refused value changes nothing.
+        """
+        refused: dict[str, str] = {}
+        with self._transaction():
+            if "problem" in values:
+                self._try(refused, {"problem": values["problem"]})
+            accepted = self._acceptable(values, refused)
+            try:
+                self._judge_product(accepted)
+            except KnobError as error:
+                for name in [name for name in SIZES if name in accepted]:
+                    del accepted[name]
+                    refused[name] = str(error)
+            self._trusted(accepted)
+        self.notice = "\n".join(dict.fromkeys(refused.values()))
+        return refused
+
+    def preset(self, name: str) -> None:
+        """Start over from the preset's problem with its values; the rest as declared."""
+        self.reset(PRESETS[name]["problem"])
+        self.apply(PRESETS[name])
+
+    def reset(self, problem: str | None = None) -> None:
+        """Every knob as declared, for this or another problem; Broyden off."""
+        with self._transaction():
+            if problem is not None:
+                self.problem = problem
+            self._trusted(self.defaults())
+
+    def _acceptable(self, values: Mapping[str, Any], refused: dict[str, str]) -> dict[str, Any]:
+        accepted = {}
+        for name, value in values.items():
+            if name == "problem":
+                continue
+            try:
+                self._judge_alone(name, value)
+                if name not in self._usable():
+                    raise KnobError(self.unavailable()[name])
+                accepted[name] = value
+            except KnobError as error:
+                refused[name] = str(error)
+        return accepted
+
+    def _try(self, refused: dict[str, str], values: Mapping[str, Any]) -> None:
+        try:
+            self.param.update(**values)
+        except KnobError as error:
+            refused |= dict.fromkeys(values, str(error))
+
+    def _trusted(self, values: Mapping[str, Any]) -> None:
+        """Set values whose product was judged together."""
+        self._trusting = True
+        try:
+            self.param.update(**values)
+        finally:
+            self._trusting = False
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Whatever changes inside counts as one revision."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._changed and not self._depth:
+                self._changed = False
+                self.revision += 1
+
+    def _count(self, *_events: param.parameterized.Event) -> None:
+        self._changed = True
+        with self._transaction():
+            pass
+
+    @param.depends("problem", watch=True)
+    def _follow_problem(self) -> None:
+        """Give knobs this problem's ranges and, where it declares them otherwise, its defaults."""
+        with self._transaction():
+            kept = {
+                name: getattr(self, name)
+                for name, knob in declared(PROBLEMS[self.problem]).items()
+                if self._declared.get(name) == knob
+            }
+            self._adopt(kept)
+
+    def _adopt(self, kept: Mapping[str, Any]) -> None:
+        own = PROBLEMS[self.problem]
+        self._declared = declared(own)
+        for name, knob in self._declared.items():
+            parameter = self.param[name]
+            parameter.default, parameter.doc, parameter.label = knob.default, knob.doc, _label(knob)
+            if knob.kind in ("integer", "number"):
+                for slot, value in _ranges(knob).items():
+                    setattr(parameter, slot, value)
+        self.param["dtype"].objects = list(own.dtypes)
+        if kept.get("dtype") not in own.dtypes:
+            kept = {name: value for name, value in kept.items() if name != "dtype"}
+        values = {name: knob.default for name, knob in self._declared.items()}
+        try:
+            self._judge_product(values | dict(kept))
+        except KnobError:
+            kept = {}
+        self._trusted(values | dict(kept))
+
+    # -- what is set ------------------------------------------------------------------------------
+
+    def specs(self) -> dict[str, SolveSpec]:
+        """The solves that the controls describe: "picard", "anderson" and, if wanted, "broyden"."""
+        return self._specs({})
+
+    def _specs(self, changes: Mapping[str, Any]) -> dict[str, SolveSpec]:
+        values = {name: getattr(self, name) for name in self._usable()} | dict(changes)
+        problem = _make(PROBLEMS[self.problem], values, PROBLEMS[self.problem].unused)
+        methods = {"picard": Picard(), "anderson": _make(Anderson, values)}
+        if values["broyden"]:
+            methods["broyden"] = _make(Broyden, values)
+        driver = {name: values[name] for name in declared(SolveKnobs) if name in values} | FIXED
+        return {
+            name: SolveSpec(problem=problem, method=method, **driver)
+            for name, method in methods.items()
+        }
+
+    def values(self) -> dict[str, Any]:
+        """The value of every control that the present problem can use, and of `broyden`."""
+        return {name: getattr(self, name) for name in self._usable()}
+
+    def defaults(self) -> dict[str, Any]:
+        """What `values` would hold if nobody had touched a control."""
+        knobs = knobs_of(self.problem)
+        return {name: knobs[name].default if name in knobs else False for name in self._usable()}
+
+    def knob(self, name: str) -> Knob:
+        """The declaration of a knob, the present problem's where it has one."""
+        return declared(self._owner(name))[name]
+
+    def unavailable(self) -> dict[str, str]:
+        """Controls that have no effect now, each with the reason in words."""
+        own = PROBLEMS[self.problem]
+        absent = [name for name in KNOBS if name not in self._usable()]
+        reasons = {name: f"{own.label} has no {_words(name)}." for name in absent} | own.unused
+        if self.window == 0:
+            reason = "A window of 0 is forward iteration: it keeps no history."
+            reasons |= dict.fromkeys(HISTORY_KNOBS, reason)
+        if len(devices()) == 1:
+            reasons["device"] = "This machine has no GPU that PyTorch can use."
+        return reasons
+
+    def _usable(self) -> list[str]:
+        return ["broyden", *knobs_of(self.problem)]
+
+    def _names(self) -> list[str]:
+        return ["problem", "broyden", *KNOBS]
+
+
+KNOBS = _all_knobs()
+for _name, _knob in KNOBS.items():
+    Controls.param.add_parameter(_name, _parameter(_knob))
+
+
+def values_of(spec: SolveSpec) -> dict[str, Any]:
+    """The control values that describe one solve: the inverse of `specs` for one method."""
+    own = PROBLEMS[spec.problem.name].unused
+    problem = {name: value for name, value in spec.problem if name not in own}
+    driver = {name: value for name, value in spec if name not in ("problem", "method", *FIXED)}
+    shown = {"broyden": spec.method.name == Broyden.name}
+    return {"problem": spec.problem.name} | problem | dict(spec.method) | driver | shown
+
+
+def _make(spec: type[Any], values: Mapping[str, Any], leave: Collection[str] = ()) -> Any:
+    names = [name for name in declared(spec) if name in values and name not in leave]
+    return spec(**{name: values[name] for name in names})
+
+
+def _solve_bytes(spec: SolveSpec) -> int:
+    """An upper estimate of what one solve holds: vectors of the state's size and the history."""
+    problem: ProblemSpec = spec.problem
+    width = 8 if problem.dtype == "float64" else 4
+    vectors = spec.method.memory_vectors(problem.num_elements) + 6
+    state = vectors * problem.batch_size * problem.num_elements * width
+    return state + spec.max_iter * (ROW_BYTES + SAMPLE_BYTES * problem.batch_size)
+
+
+def _closest(name: Any, names: Any) -> str:
+    near = difflib.get_close_matches(str(name)[:60], list(names), n=1)
+    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}."
+
+
+def _words(name: str) -> str:
+    return name.strip("_").replace("_", " ")

@@ -1,0 +1,52 @@
+"""What all figures share: a bare plot without furniture, decades as 1e-2, times as 20 ms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bokeh.models import CustomJSTickFormatter, LogTicker
+from bokeh.plotting import figure
+
+from lab.theme import FONT, Palette
+
+DECADES = "const p = Math.log10(tick); return Math.abs(p - Math.round(p)) > 0.01 ? '' : (Math.round(p) == 0 ? '1' : '1e' + Math.round(p))"  # noqa: E501
+DURATION = "return tick == 0 ? '0' : Math.abs(tick) < 0.9995 ? +(tick * 1e3).toPrecision(3) + ' ms' : +tick.toPrecision(3) + ' s'"  # noqa: E501
+
+
+def bare_figure(**options: Any) -> figure:
+    """A figure that fills its card, without toolbar, outline or default grays."""
+    settings: dict[str, Any] = dict(
+        sizing_mode="stretch_both", toolbar_location=None, tools="", outline_line_color=None,
+        min_border=4, output_backend="canvas",
+    )  # fmt: skip
+    plot = figure(**(settings | options))
+    plot.grid.grid_line_width = 1
+    for axis in plot.axis:
+        axis.axis_label_text_font_style = "normal"
+        axis.minor_tick_line_color = None
+        axis.axis_label_standoff = 6
+    return plot
+
+
+def decades(axis: Any) -> None:
+    """Label a logarithmic axis 1e-2, 1e-4."""
+    axis.ticker = LogTicker(num_minor_ticks=0, desired_num_ticks=6)
+    axis.formatter = CustomJSTickFormatter(code=DECADES)
+
+
+def durations(axis: Any) -> None:
+    """Label an axis of seconds 20 ms, 1.5 s."""
+    axis.formatter = CustomJSTickFormatter(code=DURATION)
+
+
+def paint(plot: figure, colors: Palette) -> None:
+    """Give plot, axes and grid the colors of a theme."""
+    plot.background_fill_color = plot.border_fill_color = colors.paper
+    for axis in plot.axis:
+        axis.axis_line_color = axis.major_tick_line_color = colors.rule
+        axis.major_label_text_color, axis.axis_label_text_color = colors.muted, colors.text
+        axis.major_label_text_font = axis.axis_label_text_font = FONT
+        axis.major_label_text_font_size = "12px"
+        axis.axis_label_text_font_size = "13px"
+    plot.grid.grid_line_color = colors.rule
+    plot.grid.grid_line_alpha = 0.6

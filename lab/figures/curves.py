@@ -1,0 +1,284 @@
+"""The two log plots of the Convergence page: residual by evaluations and by seconds, one y axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, Label, Range1d, Span
+from bokeh.plotting import figure
+
+from andersonn_core.words import residual_text, seconds_text
+from lab.figures.base import bare_figure, decades, durations, paint
+from lab.theme import FONT, LABELS, Palette
+from lab.traces import Trace, empty_columns
+
+METHODS = ("picard", "broyden", "anderson")  # painted in this order, the hero last
+AXES = ("evaluation", "seconds")
+TITLES = {
+    "evaluation": "evaluations of the map f",
+    "seconds": "time on this machine ({clock})",
+}
+ROOM = 1.28  # of the longest curve: space for the label at its end
+GHOST_ALPHA, BAND_ALPHA = 0.28, 0.13
+MOST_PINS = 8
+
+
+class CurvePair:
+    """Both figures and the sources they draw; every change is a change of data, never a rebuild."""
+
+    def __init__(self, colors: Palette, tolerance: float) -> None:
+        self.live = {name: ColumnDataSource(empty_columns()) for name in METHODS}
+        self.ghost = {name: ColumnDataSource(empty_columns()) for name in METHODS}
+        self.pins = ColumnDataSource({"x_evaluation": [], "x_seconds": [], "y": [], "dash": [], "color": []})
+        self.pin_labels = ColumnDataSource({"evaluation": [], "seconds": [], "y": [], "text": []})
+        self.ends = ColumnDataSource(_no_labels())
+        self.crossing = {axis: ColumnDataSource({"x": [], "y": [], "text": []}) for axis in AXES}
+        self.y = Range1d(1e-7, 20.0)
+        self.x = {axis: Range1d(0.0, 1.0) for axis in AXES}
+        self.tolerance_lines: list[Span] = []
+        self.tolerance_labels: list[Label] = []
+        self.cursors: dict[str, Span] = {}
+        self.renderers: dict[str, list[Any]] = {name: [] for name in METHODS}
+        self.figures = {axis: self._figure(axis) for axis in AXES}
+        self.paint(colors)
+        self.set_tolerance(tolerance)
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def _figure(self, axis: str) -> figure:
+        plot = bare_figure(
+            y_axis_type="log", y_range=self.y, x_range=self.x[axis], height=320,
+            x_axis_label=TITLES[axis].format(clock="CPU time of one thread"),
+        )  # fmt: skip
+        decades(plot.yaxis)
+        plot.xgrid.visible = False
+        if axis == "seconds":
+            durations(plot.xaxis)
+            plot.yaxis.major_label_text_font_size = "0px"
+        else:
+            plot.yaxis.axis_label = "relative residual"
+        self._furniture(plot, axis)
+        self._pins(plot, axis)
+        for name in METHODS:
+            self._curve(plot, axis, name)
+        self._labels(plot, axis)
+        return plot
+
+    def _furniture(self, plot: figure, axis: str) -> None:
+        tolerance = Span(dimension="width", line_width=1, line_dash=[2, 3], location=1e-6)
+        label = Label(
+            x=6, y=1e-6, x_units="screen", y_offset=3, text="", text_font=FONT,
+            text_font_size="12px", text_baseline="bottom",
+        )  # fmt: skip
+        cursor = Span(dimension="height", line_width=1.5, location=1.0, visible=False)
+        for item in (tolerance, label, cursor):
+            plot.add_layout(item)
+        self.tolerance_lines.append(tolerance)
+        self.tolerance_labels.append(label)
+        self.cursors[axis] = cursor
+
+    def _pins(self, plot: figure, axis: str) -> None:
+        lines = plot.multi_line(
+            f"x_{axis}", "y", source=self.pins, line_color="color", line_dash="dash",
+            line_width=1.2, line_alpha=0.55,
+        )  # fmt: skip
+        lines.level = "underlay"
+        plot.text(
+            axis, "y", "text", source=self.pin_labels, x_offset=3, text_font_size="11px",
+            text_baseline="middle", name="pin label",
+        )  # fmt: skip
+
+    def _curve(self, plot: figure, axis: str, name: str) -> None:
+        ghost = plot.line(axis, "median", source=self.ghost[name], line_alpha=GHOST_ALPHA)
+        band = plot.varea(axis, "low", "high", source=self.live[name], fill_alpha=BAND_ALPHA)
+        worst = plot.line(axis, "worst", source=self.live[name], line_width=1, line_alpha=0.5)
+        median = plot.line(axis, "median", source=self.live[name])
+        marks = plot.scatter(axis, "median", size="mark", source=self.live[name])
+        self.renderers[name] += [ghost, band, worst, median, marks]
+        plot.add_tools(_hover(name, [median, marks]))
+
+    def _labels(self, plot: figure, axis: str) -> None:
+        plot.text(
+            f"x_{axis}", "y", f"text_{axis}", source=self.ends, text_color="color", x_offset=9,
+            y_offset="shift", text_font_size="13px", text_baseline="middle",
+            text_font_style="bold", text_font=FONT,
+        )  # fmt: skip
+        self.crossing[axis].data = {"x": [], "y": [], "text": []}
+        plot.segment("x", "y", "x", 1e9, source=self.crossing[axis], line_width=1, line_dash=[1, 3],
+                     name="crossing line")  # fmt: skip
+        plot.scatter("x", "y", source=self.crossing[axis], size=11, line_width=2, name="crossing dot")
+        plot.text("x", self._label_height(), "text", source=self.crossing[axis], x_offset=6,
+                  text_font_size="12px", text_baseline="top", text_font=FONT,
+                  name="crossing label")  # fmt: skip
+
+    def _label_height(self) -> float:
+        return float(self.y.end) * 0.8
+
+    # -- colors -----------------------------------------------------------------------------------
+
+    def paint(self, colors: Palette) -> None:
+        """Give both figures the colors of a theme."""
+        for plot in self.figures.values():
+            paint(plot, colors)
+            for name, glyph in (("crossing line", "line"), ("crossing dot", "line")):
+                setattr(_named(plot, name), f"{glyph}_color", colors.text)
+            _named(plot, "crossing dot").fill_color = colors.paper
+            _named(plot, "crossing label").text_color = colors.text
+            _named(plot, "pin label").text_color = colors.muted
+        for span in (*self.tolerance_lines, *self.cursors.values()):
+            span.line_color = colors.muted
+        for label in self.tolerance_labels:
+            label.text_color = colors.muted
+        for name in METHODS:
+            self._paint_method(name, colors)
+        self.colors = colors
+        self._recolor_ends()
+
+    def _paint_method(self, name: str, colors: Palette) -> None:
+        stroke = colors.strokes[name]
+        for renderer in self.renderers[name]:
+            glyph = renderer.glyph
+            kind = type(glyph).__name__
+            if kind == "VArea":
+                glyph.fill_color = stroke.color
+                continue
+            glyph.line_color = stroke.color
+            if kind == "Scatter":
+                glyph.marker, glyph.fill_color = stroke.marker, colors.paper
+                glyph.line_width = 1.8
+            else:
+                glyph.line_dash = stroke.dash
+        for index in (3, 8):
+            self.renderers[name][index].glyph.line_width = stroke.width
+        for index in (0, 5):
+            self.renderers[name][index].glyph.line_width = stroke.width
+
+    # -- data -------------------------------------------------------------------------------------
+
+    def set_tolerance(self, tolerance: float) -> None:
+        """Move the tolerance line, and the decades with it: the only thing that moves them early."""
+        shown = tolerance if tolerance > 0 else 1e-15
+        for span, label in zip(self.tolerance_lines, self.tolerance_labels, strict=True):
+            span.location = label.y = shown
+            label.text = f"tolerance {residual_text(tolerance)}"
+            span.visible = label.visible = tolerance > 0
+        self.y.start = 10.0 ** (math.floor(math.log10(shown) - 1e-9) - 0.35)
+
+    def start(self, name: str, complete: bool) -> None:
+        """A new run of this method: what stood turns pale until the new curve stands."""
+        if complete:
+            self.ghost[name].data = dict(self.live[name].data)
+        self.live[name].data = empty_columns()
+
+    def stream(self, name: str, columns: Mapping[str, list[float]]) -> None:
+        """Add points to a live curve."""
+        self.live[name].stream(dict(columns))
+
+    def clear(self, name: str) -> None:
+        """Take a method off the figures."""
+        self.live[name].data = self.ghost[name].data = empty_columns()
+
+    def finish(self, name: str) -> None:
+        """The new curve stands: its pale predecessor goes."""
+        self.ghost[name].data = empty_columns()
+
+    def fit(self, traces: Mapping[str, Trace], grow_only: bool = False) -> None:
+        """Fit both x axes to the curves; only called when runs have ended."""
+        ends = {axis: max((_last(self.live[name], axis) for name in traces), default=0) for axis in AXES}
+        for axis, end in ends.items():
+            now = float(self.x[axis].end)
+            if end > 0 and (end * ROOM > now * 1.02 or (end * ROOM < 0.7 * now and not grow_only)):
+                self.x[axis].end = end * ROOM
+        top = max((trace.largest for trace in traces.values()), default=1.0)
+        self.y.end = 10.0 ** (math.ceil(math.log10(top) - 1e-9) + 1.15)
+
+    def label_ends(self, traces: Mapping[str, Trace]) -> None:
+        """Write each method's name and count at the end of its line, apart from one another."""
+        data = _no_labels()
+        for name, trace in traces.items():
+            source = self.live[name].data
+            if not trace.median_evaluations:
+                continue
+            row = trace.median_evaluations - 1
+            data["name"].append(name)
+            data["x_evaluation"].append(source["evaluation"][row])
+            data["x_seconds"].append(source["seconds"][row])
+            data["y"].append(source["median"][row])
+            data["text_evaluation"].append(f"{_short(name)} {trace.median_evaluations}")
+            data["text_seconds"].append(f"{_short(name)} {seconds_text(source['seconds'][row])}")
+            data["color"].append(self.colors.strokes[name].ink)
+        data["shift"] = _apart(data["x_evaluation"], data["y"], float(self.x["evaluation"].end))
+        self.ends.data = data
+
+    def _recolor_ends(self) -> None:
+        names = self.ends.data["name"]
+        self.ends.data = self.ends.data | {"color": [self.colors.strokes[name].ink for name in names]}
+
+    def mark_crossing(self, points: Mapping[str, tuple[float, float, str] | None]) -> None:
+        """The crossover as a dot on each axis, with a short label above all curves."""
+        for axis in AXES:
+            point = points.get(axis)
+            x, y, text = ([point[0]], [point[1]], [point[2]]) if point else ([], [], [])
+            self.crossing[axis].data = {"x": x, "y": y, "text": text}
+            _named(self.figures[axis], "crossing label").y = self._label_height()
+
+    def show_cursor(self, evaluation: float | None, seconds: float | None) -> None:
+        """The line that scrubbing moves; None takes it away."""
+        for axis, value in (("evaluation", evaluation), ("seconds", seconds)):
+            self.cursors[axis].visible = value is not None
+            if value is not None:
+                self.cursors[axis].location = value
+
+    def set_pins(self, lines: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) -> None:
+        """Draw pinned runs as thin lines with their numbers."""
+        self.pins.data = {key: [line[key] for line in lines] for key in self.pins.data}
+        self.pin_labels.data = {key: [label[key] for label in labels] for key in self.pin_labels.data}
+
+    def set_clock(self, clock: str) -> None:
+        """Say by which clock the seconds were taken."""
+        self.figures["seconds"].xaxis.axis_label = TITLES["seconds"].format(clock=clock)
+
+
+def _named(plot: figure, name: str) -> Any:
+    """The glyph of the renderer with this name."""
+    return next(item.glyph for item in plot.renderers if item.name == name)
+
+
+def _no_labels() -> dict[str, list[Any]]:
+    keys = ("name", "x_evaluation", "x_seconds", "y", "text_evaluation", "text_seconds", "color", "shift")
+    return {key: [] for key in keys}
+
+
+def _short(name: str) -> str:
+    return {"picard": "forward"}.get(name, LABELS[name])
+
+
+def _last(source: ColumnDataSource, axis: str) -> float:
+    values = source.data[axis]
+    return float(values[-1]) if len(values) else 0.0
+
+
+def _apart(x: Sequence[float], y: Sequence[float], width: float) -> list[float]:
+    """Vertical shifts in pixels that keep labels at nearby line ends from overlapping."""
+    shifts = [0.0] * len(x)
+    order = sorted(range(len(x)), key=lambda index: -y[index])
+    for earlier, later in zip(order, order[1:], strict=False):
+        near = abs(x[earlier] - x[later]) < 0.25 * width and y[later] > y[earlier] / 5
+        if near:
+            shifts[earlier], shifts[later] = shifts[earlier] - 8, shifts[later] + 8
+    return shifts
+
+
+def _hover(name: str, renderers: list[Any]) -> HoverTool:
+    duration = CustomJSHover(code="return value < 1 ? +(value * 1e3).toPrecision(3) + ' ms' : +value.toPrecision(3) + ' s'")
+    residual = CustomJSHover(code="return value.toExponential(1)")
+    return HoverTool(
+        renderers=renderers[:1], mode="mouse", attachment="above", line_policy="nearest",
+        tooltips=[
+            (LABELS[name], "evaluation @evaluation"), ("time", "@seconds{custom}"),
+            ("median residual", "@median{custom}"), ("worst residual", "@worst{custom}"),
+        ],
+        formatters={"@seconds": duration, "@median": residual, "@worst": residual},
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""The rail: problem, presets, the three big sliders, and every other knob folded."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+
+from andersonn_core import PROBLEMS, Anderson
+from andersonn_core.driver import SolveKnobs
+from andersonn_core.problems import ProblemSpec
+from andersonn_core.specs import KnobError
+from lab.controls import KNOBS, PRESETS, Controls
+from lab.pages.widgets import BoundWidget, bound_widget
+
+BIG = ("window", "mixing", "batch_size")
+SECTIONS = {
+    "Problem": tuple(ProblemSpec.knobs()),
+    "Anderson": tuple(Anderson.knobs()),
+    "Solver": tuple(SolveKnobs.knobs()),
+}
+
+
+class Rail(pn.viewable.Viewer):
+    """Widgets bound to the controls; a refused value springs back and says why."""
+
+    def __init__(self, controls: Controls, own_map: bool = False) -> None:
+        super().__init__()
+        self.controls, self.own_map, self._busy = controls, own_map, False
+        self.bound = {name: bound_widget(controls.knob(name), KNOBS[name]) for name in KNOBS}
+        for name, bound in self.bound.items():
+            bound.widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
+        self.problem = pmui.Select(
+            label="Problem", value=controls.problem, sizing_mode="stretch_width", size="small",
+            options={spec.label: key for key, spec in PROBLEMS.items()}, margin=(4, 0, 8, 0),
+        )  # fmt: skip
+        self.problem.param.watch(lambda event: self._set("problem", event.new), "value")
+        self.broyden = pmui.Switch(
+            label="also show Broyden", value=controls.broyden, description=controls.param.broyden.doc,
+            margin=(2, 0),
+        )  # fmt: skip
+        self.broyden.param.watch(lambda event: self._set("broyden", event.new), "value")
+        self.summary = pn.pane.HTML(css_classes=["lab-note"], margin=(0, 0, 4, 0), sizing_mode="stretch_width")
+        self.others = pn.pane.HTML(css_classes=["lab-note"], margin=(6, 0), sizing_mode="stretch_width")
+        self.notice = pmui.Alert(
+            object="", alert_type="warning", visible=False, margin=(6, 0), sizing_mode="stretch_width"
+        )
+        controls.param.watch(lambda _: self.follow(), ["revision", "notice"])
+        self.follow()
+
+    # -- binding ----------------------------------------------------------------------------------
+
+    def _set(self, name: str, value: Any) -> None:
+        """A widget moved: set the knob, or let the widget spring back."""
+        if self._busy:
+            return
+        try:
+            value = self.bound[name].read(value) if name in self.bound else value
+            if name == "problem":
+                self.controls.apply({"problem": value})
+            elif getattr(self.controls, name) != value:
+                setattr(self.controls, name, value)
+        except KnobError:
+            self.follow()
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def follow(self) -> None:
+        """Show the controls' values, ranges and reasons."""
+        reasons = self.controls.unavailable()
+        with self._quiet():
+            self.problem.value, self.broyden.value = self.controls.problem, self.controls.broyden
+            for name, bound in self.bound.items():
+                bound.follow(self.controls.knob(name), getattr(self.controls, name), reasons.get(name, ""))
+        self.summary.object = html.escape(PROBLEMS[self.controls.problem].summary)
+        self.others.object = _others(reasons)
+        for name in KNOBS:
+            self.bound[name].widget.visible = name not in _foreign(reasons)
+        notice = self.controls.notice
+        self.notice.object, self.notice.visible = html.escape(notice), bool(notice)
+
+    # -- layout -----------------------------------------------------------------------------------
+
+    def _preset_row(self) -> pn.viewable.Viewable:
+        buttons = []
+        for name in PRESETS:
+            button = pmui.Button(
+                label=name, variant="outlined", size="small", margin=(0, 6, 6, 0), css_classes=["lab-preset"],
+            )  # fmt: skip
+            button.on_click(lambda _, name=name: self.controls.preset(name))
+            buttons.append(button)
+        return pn.FlexBox(*buttons, margin=(0, 0, 2, 0), sizing_mode="stretch_width")
+
+    def _sections(self, widgets: Mapping[str, BoundWidget]) -> list[Any]:
+        rest = [name for name in widgets if name not in BIG]
+        known = {name for names in SECTIONS.values() for name in names}
+        parts: list[Any] = []
+        for title, names in SECTIONS.items():
+            own = [name for name in rest if name not in known] if title == "Problem" else []
+            chosen = own + [name for name in names if name in rest]
+            if title == "Problem" and self.own_map:
+                continue
+            parts.append(pn.pane.HTML(f"<h3>{title}</h3>", css_classes=["lab-section"], margin=(8, 0, 0, 0)))
+            parts += [widgets[name].widget for name in chosen]
+        return parts
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        big = [self.bound[name].widget for name in BIG if not (self.own_map and name == "batch_size")]
+        head = [] if self.own_map else [self.problem, self.summary, self._preset_row()]
+        more = pmui.Details(
+            *self._sections(self.bound), *([] if self.own_map else [self.others]),
+            title="More knobs", collapsed=True, sizing_mode="stretch_width", margin=(6, 0),
+        )  # fmt: skip
+        return pn.Column(
+            *head, *big, self.broyden, self.notice, more, sizing_mode="stretch_width",
+            margin=(4, 16, 16, 16), css_classes=["lab-rail"],
+        )  # fmt: skip
+
+
+def _foreign(reasons: Mapping[str, str]) -> list[str]:
+    """Knobs that only other problems declare; the page lists them instead of showing dead widgets."""
+    common = {name for names in SECTIONS.values() for name in names} | {"size"}
+    return [name for name in reasons if name in KNOBS and name not in common]
+
+
+def _others(reasons: Mapping[str, str]) -> str:
+    names = _foreign(reasons)
+    if not names:
+        return ""
+    items = ", ".join(html.escape(name.strip("_").replace("_", " ")) for name in names)
+    return f"Knobs of other problems, without effect here: {items}."
+
+

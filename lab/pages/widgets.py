@@ -1,0 +1,121 @@
+"""One widget per knob: sliders over the typical range, in decades where the knob is logarithmic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import panel_material_ui as pmui
+
+from andersonn_core.specs import Knob
+
+GREEK = {
+    "beta": "\N{GREEK SMALL LETTER BETA}", "lambda": "\N{GREEK SMALL LETTER LAMDA}",
+    "rho": "\N{GREEK SMALL LETTER RHO}", "eta": "\N{GREEK SMALL LETTER ETA}",
+    "theta": "\N{GREEK SMALL LETTER THETA}", "eps": "\N{GREEK SMALL LETTER EPSILON}",
+}  # fmt: skip
+NAMES = {"rtol": "tolerance", "atol": "absolute tolerance", "max_iter": "most evaluations", "lambda_": "strength"}
+AUTO = "auto"
+STEPS = 100  # of a slider over numbers
+
+
+def title(knob: Knob) -> str:
+    """The words on a widget: name and symbol."""
+    words = NAMES.get(knob.name, knob.name.strip("_").replace("_", " "))
+    symbol = GREEK.get(knob.symbol, knob.symbol)
+    return words if symbol in ("", words, "tol") else f"{words} {symbol}"
+
+
+class BoundWidget:
+    """A widget and how values go in and out of it."""
+
+    def __init__(self, knob: Knob, widget: Any) -> None:
+        self.widget = widget
+        self.follow(knob, knob.default, "")
+
+    def read(self, value: Any) -> Any:
+        """The knob's value for a value of the widget."""
+        return value
+
+    def follow(self, knob: Knob, value: Any, reason: str) -> None:
+        """Show a value, the knob's range, and why it can't be used, if so."""
+        self.widget.label = title(knob)
+        self.widget.disabled = bool(reason)
+        self.widget.description = reason or f"{knob.doc} Allowed: {knob.range_text}."
+        self.show(knob, value)
+
+    def show(self, knob: Knob, value: Any) -> None:
+        """Show a value."""
+        self.widget.value = value
+
+
+class _Range(BoundWidget):
+    """A linear slider that grows when a value from elsewhere lies outside it."""
+
+    def show(self, knob: Knob, value: Any) -> None:
+        low, high = knob.slider_range or (0, 1)
+        number = low if value is None else value
+        integer = knob.kind == "integer"
+        step: float = 1
+        if integer:
+            step = 10 if knob.name == "max_iter" else 1
+        else:
+            step = 10.0 ** round(math.log10((high - low) / STEPS))
+            low = max(low, step) if knob.exclusive_minimum else low
+        start, end = min(low, number), max(high, number)
+        kind = int if integer else float
+        self.widget.param.update(start=kind(start), end=kind(end), step=kind(step), value=kind(number))
+
+
+class _Decades(BoundWidget):
+    """A slider over 1-2-5 steps or decades, with "auto" first where the knob may be chosen for you."""
+
+    def read(self, value: Any) -> Any:
+        return None if value == AUTO else value
+
+    def show(self, knob: Knob, value: Any) -> None:
+        options = _grid(knob)
+        if value is not None and not any(math.isclose(value, old) for old in options):
+            options = sorted([*options, value])
+        shown: dict[str, Any] = {f"{option:.0e}".replace("e-0", "e-"): option for option in options}
+        shown = {_text(option): option for option in options}
+        if knob.optional:
+            shown = {AUTO: AUTO} | shown
+        near = AUTO if value is None else min(options, key=lambda option: abs(option - value))
+        self.widget.param.update(options=shown, value=near)
+
+
+def _text(value: float) -> str:
+    if value == 0:
+        return "0"
+    if 1e-3 < abs(value) < 1e5:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _grid(knob: Knob) -> list[float]:
+    low, high = knob.slider_range or (1e-10, 1.0)
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    digits = (1,) if last - first > 4 else (1, 2, 5)
+    grid = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
+    return [value for value in grid if low * 0.999 <= value <= high * 1.001]
+
+
+def bound_widget(knob: Knob, declared: Knob) -> BoundWidget:
+    """The widget that suits a knob; `declared` is its first declaration, which fixes the kind."""
+    common: dict[str, Any] = dict(sizing_mode="stretch_width", margin=(2, 0))
+    if declared.name == "device" or declared.kind == "choice":
+        from lab.controls import devices
+
+        choices = devices() if declared.name == "device" else list(declared.choices)
+        return BoundWidget(knob, pmui.Select(options=choices, size="small", **common | {"margin": (8, 0, 4, 0)}))
+    if declared.kind == "switch":
+        return BoundWidget(knob, pmui.Switch(**common))
+    if declared.log:
+        return _Decades(knob, pmui.DiscreteSlider(options=[0, 1], size="small", **common))
+    if declared.slider_range is None or declared.name == "seed":
+        kind = pmui.IntInput if declared.kind == "integer" else pmui.FloatInput
+        return BoundWidget(knob, kind(size="small", **common | {"margin": (10, 0, 4, 0)}))
+    kind = pmui.IntSlider if declared.kind == "integer" else pmui.FloatSlider
+    return _Range(knob, kind(start=0, end=1, value=0, **common))

@@ -1,0 +1,101 @@
+"""One look for figures and page: Okabe-Ito colors with one meaning each, designed light and dark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+FONT = "Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """How one method is drawn: dash and marker repeat what its color says."""
+
+    color: str
+    ink: str  # of its text labels: the color, dark (or bright) enough to be read
+    dash: str
+    marker: str
+    width: float
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colors of one theme; text and ink reach a contrast of 4.5:1 on paper."""
+
+    dark: bool
+    paper: str
+    canvas: str  # behind the papers
+    text: str
+    muted: str
+    rule: str
+    strokes: dict[str, Stroke]
+    good: str
+    warn: str
+    bad: str
+    heat: tuple[str, ...]  # small to large
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The colors of the parts of a step: the map is nobody's fault, mixing is Anderson's."""
+        blues = ("#56B4E9", "#0072B2", "#8CCBF0", "#B9C7D4")
+        if self.dark:
+            blues = ("#2F87BE", "#56B4E9", "#1F6391", "#4B5A68")
+        names = ("gram", "solve", "mix", "bookkeeping")
+        return {"map": self.strokes["picard"].color} | dict(zip(names, blues, strict=True))
+
+
+def _strokes(picard: str, anderson: str, broyden: str, inks: tuple[str, str, str]) -> dict[str, Stroke]:
+    return {
+        "picard": Stroke(picard, inks[0], "dashed", "square", 2.0),
+        "anderson": Stroke(anderson, inks[1], "solid", "circle", 2.6),
+        "broyden": Stroke(broyden, inks[2], "dotted", "triangle", 2.4),
+    }
+
+
+# One ramp for every heat map: small residuals blue, large ones pale (light) or bright (dark).
+_HEAT_LIGHT = ("#08306b", "#0b559f", "#2b7bba", "#539ecd", "#89bedc", "#bad6eb", "#dbe9f6", "#f5f4ef")
+_HEAT_DARK = ("#10202f", "#143a56", "#17557e", "#2172a6", "#3f92c8", "#74b4dd", "#b3d6ea", "#f3efe0")
+
+LIGHT = Palette(
+    dark=False, paper="#ffffff", canvas="#f3f5f8", text="#16202b", muted="#51606f", rule="#dce2e9",
+    strokes=_strokes("#6b7b8c", "#0072B2", "#E69F00", ("#51606f", "#0067a3", "#855a00")),
+    good="#00694b", warn="#855a00", bad="#a93c00", heat=_HEAT_LIGHT,
+)  # fmt: skip
+DARK = Palette(
+    dark=True, paper="#17202a", canvas="#0f161d", text="#e8eef4", muted="#a7b5c2", rule="#2c3947",
+    strokes=_strokes("#94a5b5", "#56B4E9", "#E69F00", ("#b2c0cd", "#7cc5f0", "#f0b743")),
+    good="#4fd0a5", warn="#f0b743", bad="#ff9466", heat=_HEAT_DARK,
+)  # fmt: skip
+
+GPU_GREEN = "#009E73"
+LABELS = {"picard": "forward iteration", "anderson": "Anderson", "broyden": "Broyden"}
+PART_LABELS = {
+    "map": "map f(z)", "gram": "Gram row", "solve": "solve", "mix": "mix", "bookkeeping": "bookkeeping",
+}  # fmt: skip
+
+
+def palette(dark: bool) -> Palette:
+    """The palette of the page's theme."""
+    return DARK if dark else LIGHT
+
+
+def material_theme() -> dict[str, Any]:
+    """The same colors for the Material components; the page's figures take their axes from it."""
+    return {
+        "light": {"palette": _material_palette(LIGHT)},
+        "dark": {"palette": _material_palette(DARK)},
+        "typography": {"fontFamily": FONT, "fontSize": 14},
+        "shape": {"borderRadius": 8},
+        "chart_style": "standard",
+    }
+
+
+def _material_palette(colors: Palette) -> dict[str, Any]:
+    return {
+        "primary": {"main": colors.strokes["anderson"].ink},
+        "secondary": {"main": colors.strokes["picard"].ink},
+        "background": {"default": colors.canvas, "paper": colors.paper},
+        "text": {"primary": colors.text, "secondary": colors.muted},
+        "divider": colors.rule,
+    }

@@ -1,0 +1,249 @@
+"""The shared table: maps with known answers, and maps that misbehave on purpose.
+
+Every builder returns a `Case`: a map, a start and, where it is known, the answer. The state is
+(B, n) unless the builder says otherwise; sample 0 is the one that misbehaves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from andersonn_core.problems import (
+    PROBLEMS,
+    Affine,
+    Bratu,
+    DigitsDEQ,
+    Newton,
+    Poisson,
+    ProblemSpec,
+    Rotation,
+    Sinkhorn,
+    Tanh,
+)
+
+FixedPointMap = Callable[[Tensor], Tensor]
+
+# one small spec of every family: a test that runs over all of them takes milliseconds each
+SMALL: dict[str, ProblemSpec] = {
+    "digits_deq": DigitsDEQ(batch_size=3),
+    "poisson": Poisson(size=12, batch_size=3),
+    "bratu": Bratu(size=12, batch_size=3),
+    "tanh": Tanh(size=24, batch_size=3),
+    "affine": Affine(size=20, batch_size=3),
+    "rotation": Rotation(size=2, batch_size=3),
+    "sinkhorn": Sinkhorn(size=20, epsilon=0.02, batch_size=3),
+    "newton": Newton(size=8, batch_size=3),
+}
+assert list(SMALL) == list(PROBLEMS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A map, its start and its answer, if there is one."""
+
+    f: FixedPointMap
+    z0: Tensor  # (B, n)
+    z_star: Tensor | None = None  # (B, n)
+
+
+class Scripted:
+    """A map that counts its evaluations, from 1, and does something else at some of them."""
+
+    def __init__(self, f: FixedPointMap, act: Callable[[int, Tensor], Tensor]) -> None:
+        """`act(k, f(z))` replaces the value of evaluation k."""
+        self.f, self.act, self.num_evals = f, act, 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.num_evals += 1
+        return self.act(self.num_evals, self.f(z))
+
+
+class MapError(Exception):
+    """What a map of this table raises of its own."""
+
+
+# maps with known answers
+
+
+def contraction(batch: int = 4, n: int = 10, dtype: torch.dtype = torch.float64) -> Case:
+    """An affine map of spectral radius 0.9: everything converges."""
+    name = str(dtype).removeprefix("torch.")
+    problem = Affine(size=n, spectral_radius=0.9, batch_size=batch, dtype=name).build()
+    return Case(problem.f, problem.z0, problem.z_star)
+
+
+def expansion(n: int = 10, batch: int = 1, dtype: torch.dtype = torch.float64) -> Case:
+    """An affine map of spectral radius 1.5: forward iteration diverges, window >= n solves it."""
+    name = str(dtype).removeprefix("torch.")
+    problem = Affine(
+        size=n, spectrum="disc", spectral_radius=1.5, batch_size=batch, dtype=name
+    ).build()
+    return Case(problem.f, problem.z0, problem.z_star)
+
+
+def secant(dtype: torch.dtype = torch.float64) -> Case:
+    """cos in one dimension: Anderson with window 1 is the secant method (0.739...)."""
+    answer = torch.full((1, 1), 0.7390851332151607, dtype=dtype)
+    return Case(torch.cos, torch.ones(1, 1, dtype=dtype), answer)
+
+
+def constant(batch: int = 2, n: int = 3) -> Case:
+    """f(z) = c: the second evaluation is exact, and so is every difference column afterwards."""
+    c = torch.arange(1.0, batch * n + 1).reshape(batch, n)
+    return Case(lambda z: c + 0 * z, torch.zeros(batch, n), c)
+
+
+def scaled(case: Case, factor: float) -> Case:
+    """The same map in other units: s f(z / s)."""
+    answer = None if case.z_star is None else factor * case.z_star
+    return Case(lambda z: factor * case.f(z / factor), factor * case.z0, answer)
+
+
+# exact stops and degenerate histories
+
+
+def stationary(batch: int = 2, n: int = 3) -> Case:
+    """f(z) = z: every point is a fixed point, the first evaluation already converges."""
+    z0 = torch.arange(1.0, batch * n + 1).reshape(batch, n)
+    return Case(lambda z: z.clone(), z0, z0)
+
+
+def parallel_columns(n: int = 6, dtype: torch.dtype = torch.float64) -> Case:
+    """f(z) = z / 2 + c: all differences lie on one line, one column solves it exactly."""
+    c = torch.arange(1.0, n + 1, dtype=dtype)[None]
+    return Case(lambda z: 0.5 * z + c, torch.zeros(1, n, dtype=dtype), 2 * c)
+
+
+def zero_columns(step: float = 1.0, target: float = 20.0) -> Case:
+    """f(z) = min(z + 1, 20): residuals do not change for a while, so their differences are zero."""
+    return Case(
+        lambda z: (z + step).clamp(max=target), torch.zeros(1, 1), torch.full((1, 1), target)
+    )
+
+
+def no_fixed_point() -> Case:
+    """f(z) = z + 1: the residual is 1 everywhere."""
+    return Case(lambda z: z + 1, torch.zeros(1, 2))
+
+
+def circling(batch: int = 4) -> Case:
+    """Sample 0 runs round a limit cycle for ever under forward iteration, the others converge.
+
+    In the plane, sample 0 turns by 1 radian about (3, 3) at a distance r -> sqrt(r): the circle
+    r = 1 attracts, its center, the only fixed point, repels. The others: f(z) = z / 2 + (1, 1).
+    """
+    cosine, sine = math.cos(1.0), math.sin(1.0)
+    turn = torch.tensor([[cosine, sine], [-sine, cosine]], dtype=torch.float64)
+
+    def f(z: Tensor) -> Tensor:
+        arm = z[:1] - 3
+        circled = 3 + (arm @ turn) / arm.norm(dim=1, keepdim=True).sqrt()
+        return torch.cat((circled, 0.5 * z[1:] + 1))
+
+    z0 = torch.ones(batch, 2, dtype=torch.float64)
+    return Case(f, z0, 2 * z0 + torch.tensor([1.0] + [0.0] * (batch - 1)).double()[:, None])
+
+
+# maps that leave the numbers
+
+
+def nan_at(evaluation: int, batch: int = 4, sample: int = 0) -> Case:
+    """`contraction`, but one sample turns NaN at one evaluation."""
+    return _spoiled(evaluation, batch, sample, math.nan)
+
+
+def inf_at(evaluation: int, batch: int = 4, sample: int = 0) -> Case:
+    """`contraction`, but one sample turns infinite at one evaluation."""
+    return _spoiled(evaluation, batch, sample, math.inf)
+
+
+def _spoiled(evaluation: int, batch: int, sample: int, value: float) -> Case:
+    case = contraction(batch)
+
+    def act(k: int, f_z: Tensor) -> Tensor:
+        if k == evaluation:
+            f_z = f_z.clone()
+            f_z[sample] = value
+        return f_z
+
+    return Case(Scripted(case.f, act), case.z0, case.z_star)
+
+
+def overflowing(dtype: torch.dtype = torch.float32) -> Case:
+    """f(z) = z^2: from 2 it overflows within a few evaluations; sample 1 converges to 0 quickly."""
+    return Case(lambda z: z.square(), torch.tensor([[2.0, 3.0], [0.1, 0.2]], dtype=dtype))
+
+
+def exploding(factor: float = 1e3) -> Case:
+    """f(z) = factor z + 1: grows beyond a million times its start long before it overflows."""
+    answer = torch.full((1, 2), 1 / (1 - factor), dtype=torch.float64)
+    return Case(lambda z: factor * z + 1, torch.zeros(1, 2, dtype=torch.float64), answer)
+
+
+# maps that break the contract
+
+
+def raising_at(evaluation: int) -> Case:
+    """`contraction`, but evaluation k raises MapError."""
+
+    def act(k: int, f_z: Tensor) -> Tensor:
+        if k == evaluation:
+            raise MapError(f"evaluation {k} failed")
+        return f_z
+
+    case = contraction()
+    return Case(Scripted(case.f, act), case.z0, case.z_star)
+
+
+def changing_shape() -> Case:
+    """The value has one element more than the state."""
+    return Case(lambda z: torch.cat((z, z[:, :1]), dim=1), torch.ones(2, 3))
+
+
+def changing_batch() -> Case:
+    """The value has one sample less than the state."""
+    return Case(lambda z: z[1:], torch.ones(2, 3))
+
+
+def changing_dtype() -> Case:
+    """The value has another floating-point type than the state."""
+    return Case(lambda z: z.double(), torch.ones(2, 3))
+
+
+def changing_device() -> Case:
+    """The value lies on another device than the state."""
+    return Case(lambda z: z.to("meta"), torch.ones(2, 3))
+
+
+def changing_type() -> Case:
+    """The value is no tensor."""
+    return Case(lambda z: z.tolist(), torch.ones(2, 3))  # type: ignore[arg-type,return-value]
+
+
+CONVERGING: dict[str, Callable[[], Case]] = {
+    "contraction": contraction,
+    "secant": secant,
+    "constant": constant,
+    "stationary": stationary,
+    "parallel_columns": parallel_columns,
+    "zero_columns": zero_columns,
+}
+LEAVING: dict[str, Callable[[], Case]] = {
+    "nan_at_1": lambda: nan_at(1),
+    "nan_at_4": lambda: nan_at(4),
+    "inf_at_4": lambda: inf_at(4),
+    "overflowing": overflowing,
+    "exploding": exploding,
+}
+BREAKING: dict[str, Callable[[], Case]] = {
+    "shape": changing_shape,
+    "batch": changing_batch,
+    "dtype": changing_dtype,
+    "device": changing_device,
+    "type": changing_type,
+}
