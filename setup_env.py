@@ -148,6 +148,8 @@ def install(extras: set, asked_torch: str) -> None:
         return
 
     python = suitable_python()
+    if STAMP.exists():
+        STAMP.unlink()
     if fresh:
         check_disk(build)
         print(f"anderson-lab: setting up .venv, once (torch for {build.upper()})", flush=True)
@@ -155,7 +157,6 @@ def install(extras: set, asked_torch: str) -> None:
             stop(f"could not make {VENV}, the reason is above; put it right, run make again.")
     else:
         extras = extras | set(stamp["extras"])
-        STAMP.unlink()
     pip_install("--quiet", "hatchling")  # our build backend, pinned like everything else
     target = ",".join(sorted(extras))
     pip_install("--no-build-isolation", *torch_index(build), "-e", f".[{target}]")

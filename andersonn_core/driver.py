@@ -13,7 +13,7 @@ from torch import Tensor
 from andersonn_core.kernels import BestIterate
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits
-from andersonn_core.methods import MethodSpec, MethodState
+from andersonn_core.methods import MethodSpec, MethodState, StepDiagnostics
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import RUNNING, Flags, Floats, Referee, Rows
 from andersonn_core.results import Event, History, SolveResult, Status
@@ -91,18 +91,20 @@ class Driver:
         self.answer = self.layout.pack(z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
+        self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0
         self.z: Tensor  # (A, n) to be evaluated next
         self.evaluated: Tensor  # (A, n) evaluated last
         self._take_everyone()
 
     @torch.no_grad()
+    @np.errstate(all="ignore")  # residuals of a broken sample are inf and NaN by right
     def run(self) -> SolveResult:
         """Iterate until every sample has a status; attach the partial result to any exception."""
         try:
             if self.layout.batch:
                 self._iterate()
-                while self.compactions and self._confirm():
+                if self.compactions and self._confirm():
                     self._iterate()
         except BaseException as error:
             self._stop_all(Status.CANCELLED)
@@ -189,7 +191,7 @@ class Driver:
         """Drop finished samples from the rows once fewer than half still run."""
         few = 2 * int(going_on.sum()) < len(going_on) and self.num_evals + 2 <= self.knobs.max_iter
         able = self.layout.batch_dims == 1 and hasattr(self.f, "select")
-        if not (self.knobs.compact and few and able):
+        if not (self.knobs.compact and few and able) or self.confirmed_from:
             return
         self._store_answers()
         keep = np.flatnonzero(going_on)
@@ -209,21 +211,19 @@ class Driver:
         if self.num_evals >= self.knobs.max_iter or (referee.status == Status.CANCELLED).any():
             return False
         self._take_everyone()
+        self.confirmed_from = self.num_evals
         start = self.clock.mark()
         f_z = self._evaluate()
         middle = self.clock.mark()
         residual, scale = self._norms(f_z)
-        claimed = referee.status == Status.CONVERGED
-        lost = claimed & ~referee.met(residual, scale)
-        self.best.settle(self._on_device(claimed))
+        everyone = np.ones(self.layout.batch, np.bool_)
+        self._keep_best(residual / scale, everyone)
+        lost = (referee.status == Status.CONVERGED) & ~referee.met(residual, scale)
         again = RUNNING if self.num_evals < self.knobs.max_iter else Status.MAX_ITER
         referee.status[lost] = again
-        self.state = self._fresh_state()
-        nobody = np.zeros_like(claimed)
-        self.recorder.add(
-            EVERYONE, residual, scale, claimed, nobody, nobody, self.state.diagnostics
-        )
-        self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
+        plain = StepDiagnostics.plain(self.layout.batch, self.layout.device)
+        self.recorder.add(EVERYONE, residual, scale, everyone, ~everyone, ~everyone, plain)
+        self.recorder.time((start, middle, self.clock.mark()), PartTimer())
         return again == RUNNING and bool(lost.any())
 
     def _fresh_state(self) -> MethodState:
@@ -282,7 +282,7 @@ class Driver:
 
     def _result(self) -> SolveResult:
         history = self.recorder.history()
-        residual, relative = _of_answer(history, self.referee.status)
+        residual, relative = _of_answer(history, self.referee.status, self.confirmed_from)
         result = SolveResult(
             z=self.layout.unpack(self.answer),
             status=torch.from_numpy(self.referee.status.copy()),
@@ -309,18 +309,20 @@ class Driver:
         return torch.where(torch.isnan(stretch), own, stretch)
 
 
-def _of_answer(history: History, status: Any) -> tuple[Tensor, Tensor]:  # (B,), (B,)
-    """Residual and relative residual of the answer: the converged row, else the best one."""
-    rows = history.relative_residual
+def _of_answer(history: History, status: Any, start: int) -> tuple[Tensor, Tensor]:  # (B,), (B,)
+    """Residual and relative residual of the answer: the converged row, else the best one.
+
+    Once the whole batch was evaluated to confirm (row `start`), only what the whole map said counts.
+    """
+    rows, residual = history.relative_residual[start:], history.residual[start:]
     if not len(rows):
-        return rows.new_full((rows.shape[1],), torch.nan), rows.new_full(
-            (rows.shape[1],), torch.nan
-        )
+        nothing = rows.new_full((rows.shape[1],), torch.nan)
+        return nothing, nothing
     shown = ~torch.isnan(rows)
     newest = (shown * torch.arange(len(rows))[:, None]).amax(0)
     best = rows.nan_to_num(nan=torch.inf).argmin(0)
     row = torch.where(torch.from_numpy(status == Status.CONVERGED), newest, best)[None, :]
-    return history.residual.gather(0, row)[0], rows.gather(0, row)[0]
+    return residual.gather(0, row)[0], rows.gather(0, row)[0]
 
 
 def _counts(history: History) -> dict[str, int]:

@@ -72,14 +72,16 @@ class StateLayout:
         ]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
-    def unpack(self, rows: Tensor) -> Any:  # (A, n) ->
+    def unpack(self, rows: Tensor, writeable: bool = True) -> Any:  # (A, n) ->
         """Rows as a state of the user's structure; A may be smaller than B."""
         leaves: list[Any] = [
-            part.reshape(*((rows.shape[0],) if self.batch_dims else ()), *shape[self.batch_dims :])
+            part.reshape((rows.shape[0], *shape[1:]) if self.batch_dims else shape)
             for part, shape in zip(torch.split(rows, self._sizes, dim=1), self.shapes, strict=True)
         ]
         if self.numpy:
             leaves = [leaf.numpy() for leaf in leaves]
+            for leaf in leaves if not writeable else ():
+                leaf.flags.writeable = False  # so that NumPy refuses a map that works in place
         if self.single:
             return leaves[0]
         return dict(zip(self.keys, leaves, strict=True)) if self.keys is not None else tuple(leaves)
@@ -106,7 +108,13 @@ class StateLayout:
         """f on rows, every value checked: a map may change its mind at any evaluation."""
 
         def on_rows(rows: Tensor) -> Tensor:
-            value = f(self.unpack(rows))
+            version = rows._version
+            value = f(self.unpack(rows, writeable=False))
+            if rows._version != version:
+                raise ValueError(
+                    "f changed its argument in place, so that its residual cannot be known: "
+                    "return a new tensor, e.g. start with z = z.clone()."
+                )
             self.check_value(value, rows.shape[0])
             if self.keys is not None:
                 value = {key: value[key] for key in self.keys}
@@ -124,8 +132,9 @@ def _leaves(state: Any) -> list[Any]:
 def _as_tensor(leaf: Any) -> Tensor:
     if isinstance(leaf, Tensor):
         return leaf.detach()
-    if isinstance(leaf, np.ndarray):
-        return torch.from_numpy(leaf)
+    if isinstance(leaf, np.ndarray | np.generic):
+        # torch accepts neither reversed nor read-only arrays; np.cos of a scalar is not even an array.
+        return torch.from_numpy(np.require(leaf, requirements=["C", "W"]))
     raise KnobError(
         f"a state is a torch.Tensor or a NumPy array, or a tuple or dict of them, not {type(leaf).__name__}. "
         "Wrap it, e.g. torch.tensor([1.0])."

@@ -20,6 +20,7 @@ class Weights:
     used: Tensor  # (B, m) bool, the columns that took part
     condition: Tensor  # (B,) lower bound of the scaled Gram matrix's condition number
     dropped: Tensor  # (B,) int64, columns dropped as numerically dependent
+    any_dropped: bool
 
 
 def default_regularization(dtype: torch.dtype) -> float:
@@ -45,44 +46,39 @@ def gram_weights(
     the entries of `gram` were accumulated in: pivots below its rounding count as failures.
     """
     diagonal = gram.diagonal(dim1=1, dim2=2)
-    used = valid & (diagonal > 0) & torch.isfinite(diagonal)
-    scale = torch.where(used, diagonal, 1.0).rsqrt()  # (B, m)
-    scaled = gram * scale[:, :, None] * scale[:, None, :]
+    used = valid & (diagonal > 0) & (diagonal < torch.inf)  # both False for NaN
+    scale = torch.where(used, diagonal, torch.inf).rsqrt()  # (B, m), 0 for unused columns
     floor = torch.finfo(precision).eps
-    dropped = valid.sum(1) - used.sum(1)
-    while True:
-        factor, failed = _factor(scaled, used, regularization, floor)
-        if not bool(failed.any()):
-            break
-        oldest = torch.where(used, stamp, torch.iinfo(torch.int64).max).argmin(1)
-        drop = failed[:, None] & (
-            torch.arange(used.shape[1], device=used.device) == oldest[:, None]
-        )
-        used = used & ~drop
-        dropped = dropped + failed
-    scaled_rhs = torch.where(used, rhs * scale, 0.0)
-    y = torch.cholesky_solve(scaled_rhs[:, :, None], factor)[:, :, 0]
-    return Weights(y * scale * used, used, _condition(factor, used), dropped)
+    factor, failed = _factor(gram, scale, used, regularization, floor)
+    while bool(failed.any()):
+        oldest = torch.where(used, stamp, torch.iinfo(torch.int64).max).argmin(1, keepdim=True)
+        used = used.scatter(1, oldest, used.gather(1, oldest) & ~failed[:, None])
+        scale = scale * used
+        factor, failed = _factor(gram, scale, used, regularization, floor)
+    # A column with a bad scale holds NaN or infinity perhaps: 0 * NaN must not reach the others.
+    target = torch.where(used, rhs * scale, 0.0)[:, :, None]
+    gamma = torch.cholesky_solve(target, factor)[:, :, 0] * scale
+    dropped = (valid & ~used).sum(1)
+    return Weights(gamma, used, _condition(factor), dropped, bool(dropped.any()))
 
 
-def _factor(scaled: Tensor, used: Tensor, ridge: float, floor: float) -> tuple[Tensor, Tensor]:
-    """Cholesky factor (B, m, m) with unit rows for unused columns, and which samples failed (B,)."""
-    identity = torch.eye(used.shape[1], dtype=scaled.dtype, device=scaled.device)
+def _factor(
+    gram: Tensor, scale: Tensor, used: Tensor, ridge: float, floor: float
+) -> tuple[Tensor, Tensor]:  # (B, m, m), (B, m), (B, m) -> (B, m, m), (B,) bool
+    """Cholesky factor of the scaled, ridged Gram matrix with unit rows for unused columns."""
     both = used[:, :, None] & used[:, None, :]
-    matrix = torch.where(both, scaled, 0.0) + identity * torch.where(used, ridge, 1.0)[:, :, None]
+    matrix = torch.where(both, gram * scale[:, :, None] * scale[:, None, :], 0.0)
+    matrix.diagonal(dim1=1, dim2=2).add_(torch.where(used, ridge, 1.0))
     factor, info = torch.linalg.cholesky_ex(matrix)
-    pivots = factor.diagonal(dim1=1, dim2=2).square()
-    failed = (info > 0) | ((pivots < floor) & used).any(1)
-    return factor, failed & (used.sum(1) > 0)
+    # Unused columns have pivot 1, so that a sample without columns never fails.
+    smallest = factor.diagonal(dim1=1, dim2=2).amin(1)
+    return factor, (info > 0) | ~(smallest >= floor**0.5)  # so that NaN fails, too
 
 
-def _condition(factor: Tensor, used: Tensor) -> Tensor:  # (B, m, m), (B, m) -> (B,)
-    pivots = factor.diagonal(dim1=1, dim2=2).square()
-    largest = (
-        torch.where(used, pivots, 1.0).amax(1) if used.shape[1] else pivots.new_ones(len(pivots))
-    )
-    smallest = torch.where(used, pivots, torch.inf).amin(1) if used.shape[1] else largest
-    return torch.where(torch.isfinite(smallest), largest / smallest, 1.0)
+def _condition(factor: Tensor) -> Tensor:  # (B, m, m) -> (B,)
+    """(largest pivot / smallest pivot)^2, a lower bound; pivots are at most about 1."""
+    pivots = factor.diagonal(dim1=1, dim2=2)
+    return (pivots.amax(1) / pivots.amin(1)).square()
 
 
 def qr_weights(
@@ -112,7 +108,8 @@ def qr_weights(
     gamma = torch.zeros_like(y).scatter(1, order, torch.where(kept, y, 0.0))
     gamma = gamma / torch.where(used, norms, 1.0).double()
     kept_unsorted = torch.zeros_like(kept).scatter(1, order, kept)
-    return Weights(gamma, kept_unsorted, _condition(r.mT, kept), valid.sum(1) - kept.sum(1))
+    dropped = (valid & ~kept_unsorted).sum(1)
+    return Weights(gamma, kept_unsorted, _condition(r.abs()), dropped, bool(dropped.any()))
 
 
 def _reduced_qr(columns: Tensor, used: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:

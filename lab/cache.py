@@ -8,16 +8,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-from torch import Tensor
-
 V = TypeVar("V")
 OVERHEAD = 2048  # of an entry besides its arrays
 
 
 def num_bytes(value: Any) -> int:
     """Bytes of all tensors and arrays in a value, its dataclasses and containers."""
-    if isinstance(value, Tensor | np.ndarray):
+    if hasattr(value, "nbytes"):
         return int(value.nbytes)
     if dataclasses.is_dataclass(value):
         value = [getattr(value, field.name) for field in dataclasses.fields(value)]

@@ -22,6 +22,7 @@ SAMPLE_BYTES = 80  # of one sample in one history row
 LARGEST = 8  # batch size times problem size may be so many times the largest typical product
 FIXED = {"profile": True}  # the page draws the parts of the method's time, so it asks for them
 SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "broyden")  # they make the product
+MOST_LISTED = 12  # names that a sentence lists
 HISTORY_KNOBS = ("regularization", "restart", "period", "delay", "least_squares", "fallback")
 
 # Each preset is a story in one click; a test solves each and checks that the story is true.
@@ -167,7 +168,7 @@ class Controls(param.Parameterized):
     def _judge_alone(self, name: str, value: Any) -> None:
         if name == "problem":
             if not isinstance(value, str) or value not in PROBLEMS:
-                raise KnobError(f"There is no problem {value!r}: {_closest(value, PROBLEMS)}")
+                raise KnobError(f"There is no problem {value!r}: {closest(value, PROBLEMS)}")
         elif name == "broyden":
             if not isinstance(value, bool):
                 raise KnobError(f"broyden = {value!r} is not allowed: it must be True or False.")
@@ -190,7 +191,7 @@ class Controls(param.Parameterized):
         for spec in (PROBLEMS[self.problem], Anderson, SolveKnobs, *PROBLEMS.values()):
             if name in declared(spec):
                 return spec
-        raise KnobError(f"There is no knob '{name}': {_closest(name, self._names())}")
+        raise KnobError(f"There is no knob '{name}': {closest(name, self._names())}")
 
     def _judge_product(self, changes: Mapping[str, Any]) -> None:
         """Refuse sizes that are fine alone but not together, before anything is built."""
@@ -405,9 +406,12 @@ def _solve_bytes(spec: SolveSpec) -> int:
     return state + spec.max_iter * (ROW_BYTES + SAMPLE_BYTES * problem.batch_size)
 
 
-def _closest(name: Any, names: Any) -> str:
+def closest(name: Any, names: Collection[str]) -> str:
+    """The remedy for a misspelled name."""
     near = difflib.get_close_matches(str(name)[:60], list(names), n=1)
-    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}."
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"there are {', '.join(names)}." if len(names) <= MOST_LISTED else "nothing is like it."
 
 
 def _words(name: str) -> str:

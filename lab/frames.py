@@ -21,8 +21,8 @@ MOST_STATE = 2**20  # bytes of one frame's states; of larger batches only the fi
 class Frames:
     """Frames of a run for playback: all evaluations of a short one, evenly thinned of a long one.
 
-    Where a problem has predictions, they are kept for every sample; where it has a picture or a known
-    spectrum, the states of the first `samples` samples are.
+    Where a problem has predictions, they are kept for every sample; where it has a picture or a
+    known spectrum, the states of the first `samples` samples are.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -85,7 +85,7 @@ class Frames:
         state, draw = self.state(evaluation), self._problem.picture
         if state is None or draw is None or not 0 <= sample < self.samples:
             return None
-        z = self._problem.z0.clone()  # samples that are not kept show their start, which nobody asks for
+        z = self._problem.z0.clone()  # a picture may need the whole batch: others show their start
         z[: self.samples] = torch.from_numpy(state).to(z)
         with torch.no_grad():
             return _array(draw(z)[sample])

@@ -1,7 +1,7 @@
 """Newest run wins: solves in threads, their rows coalesced into at most 30 updates a second.
 
-The pump is the only way from a thread to the page: `publish` is called through `schedule`, which must
-put a function onto the document's own thread (`doc.add_next_tick_callback`).
+The pump is the only way from a thread to the page: `publish` is called through `schedule`, which
+must put a function onto the document's own thread (`doc.add_next_tick_callback`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from andersonn_core import RunCard, SolveResult, SolveSpec, Status, Step, solve
+from andersonn_core import KnobError, RunCard, SolveResult, SolveSpec, Status, Step, solve
 from andersonn_core.driver import Driver, SolveKnobs
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
@@ -62,6 +62,7 @@ class Update:
     problem: Problem | None = None
     error: str | None = None  # one plain sentence
     frames: Frames | None = None  # predictions and states so far, for playback
+    ended: bool = False  # no more of this method in this generation
     reset: bool = False  # the first update of a generation, whatever its method
     superseded: bool = False  # with reset: a run that was still going was cut off
 
@@ -121,8 +122,324 @@ class Counts:
     reused: int = 0
     stop_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
 
+    def note(self, job: Job) -> None:
+        """Count the end of a job; how long a stop took counts if it was computing."""
+        if job.stopped_at is None:
+            self.finished += 1
+        elif job.problem is not None:
+            self.stopped += 1
+            self.stop_seconds.append(time.perf_counter() - job.stopped_at)
+
 
 POOL = Pool()
-RESULTS: Cache[tuple[SolveResult, Frames | None, Problem]] = Cache(48 * 2**20)
+RESULTS: Cache[Kept] = Cache(48 * 2**20)
 PROBLEMS_BUILT: Cache[Problem] = Cache(192 * 2**20)
 COUNTS = Counts()
+
+
+class Runner:
+    """The runs of one visitor: one generation at a time, the newest.
+
+    A generation is a set of methods that start together. Of the generation before, a method whose
+    spec did not change goes on where it is; the others stop within one evaluation. Rows, results
+    and errors arrive as `Update` lists in `publish`, on the thread that `schedule` leads to.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[list[Update]], None],
+        schedule: Callable[[Callable[[], None]], Any],
+        present: Callable[[], bool] = lambda: True,
+        pool: Pool = POOL,
+    ) -> None:
+        self._publish, self._present, self._pool = publish, present, pool
+        self._pump = Pump(self._emit, schedule)
+        self._lock = threading.RLock()
+        self._jobs: dict[str, Job] = {}
+        self._generation = 0
+        self._fresh = self._cut_off = self._closed = False
+
+    # -- what the page calls --------------------------------------------------------------------
+
+    def submit(self, specs: Mapping[str, SolveSpec]) -> int:
+        """Run these instead of whatever runs now; returns the new generation's number."""
+        return self._begin({method: spec_task(spec) for method, spec in specs.items()})
+
+    def submit_map(
+        self,
+        problem: Problem,
+        methods: Mapping[str, MethodSpec],
+        knobs: SolveKnobs = SolveKnobs(),  # noqa: B008  a frozen record
+    ) -> int:
+        """Run methods on anybody's own map, which is never called by two threads at once."""
+        guard = threading.Lock()
+        tasks = {name: map_task(problem, method, knobs, guard) for name, method in methods.items()}
+        return self._begin(tasks)
+
+    def cancel(self) -> None:
+        """Stop what runs; its results so far are published with the status CANCELLED."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.stop()
+
+    def close(self) -> None:
+        """Stop what runs and publish nothing any more: the visitor has left."""
+        with self._lock:
+            self._closed = True
+            self.cancel()
+            self._jobs = {}
+        self._pump.close()
+
+    @property
+    def running(self) -> bool:
+        """Whether a run of the newest generation is still under way."""
+        with self._lock:
+            return any(not job.ended for job in self._jobs.values())
+
+    # -- generations ----------------------------------------------------------------------------
+
+    def _begin(self, tasks: Mapping[str, Task]) -> int:
+        with self._lock:
+            if self._closed:
+                return self._generation
+            old, self._jobs = self._jobs, {}
+            self._generation += 1
+            self._fresh = True
+            starting = []
+            for method, task in tasks.items():
+                job = _carried_on(old.get(method), task) or _remembered(method, task)
+                if job is None:
+                    job = Job(method, task)
+                    starting.append(job)
+                self._jobs[method] = job
+            dropped = [job for job in old.values() if job not in self._jobs.values()]
+            self._cut_off = any(not job.ended for job in dropped)
+            for job in dropped:
+                job.stop()
+        for job in starting:
+            self._start(job)
+        self._pump.request(urgent=not starting)
+        return self._generation
+
+    def _start(self, job: Job) -> None:
+        if not self._pool.submit(lambda: self._work(job)):
+            job.error, job.ended = BUSY, True
+            self._pump.request(urgent=True)
+
+    # -- in a thread ----------------------------------------------------------------------------
+
+    def _work(self, job: Job) -> None:
+        """Run one job to its end, whatever happens in it."""
+        try:
+            with self._pool.slots.slot() as slot:
+                if job.stopped_at is None:
+                    self._solve(job, slot)
+        except BaseException as error:  # a visitor's map may raise anything, SystemExit too
+            job.error = sentence(error)
+            job.result = getattr(error, "partial_result", None)
+        self._end(job)
+
+    def _solve(self, job: Job, slot: Slot) -> None:
+        COUNTS.started += 1
+        job.deadline = time.perf_counter() + WALL_LIMIT
+        job.problem = job.task.build()
+        job.frames = Frames(job.problem)
+        looked = [time.perf_counter()]
+
+        def on_step(step: Step) -> None:
+            assert job.frames is not None
+            job.frames.add(step)
+            self._add(job, step)
+
+        def should_stop() -> bool:
+            slot.turn()
+            return self._should_stop(job, looked)
+
+        job.result = job.task.solve(job.problem, on_step, should_stop)
+        if job.stopped_at is None and time.perf_counter() > job.deadline:
+            job.error = OVERTIME
+
+    def _should_stop(self, job: Job, looked: list[float]) -> bool:
+        """Whether the job was superseded or stopped, takes too long, or has nobody who watches."""
+        now = time.perf_counter()
+        if now - looked[0] > PRESENCE_SECONDS:
+            looked[0] = now
+            if not self._present() or not threading.main_thread().is_alive():
+                job.stop()
+        return job.stopped_at is not None or now > job.deadline
+
+    def _add(self, job: Job, step: Step) -> None:
+        row = (
+            step.evaluation, step.seconds, step.relative_residual.numpy(), step.event.numpy(),
+            step.depth.numpy(), step.status.numpy(),
+        )  # fmt: skip
+        with self._lock:
+            job.rows.append(row)
+            urgent = step.evaluation == 1 and all(map(_has_begun, self._jobs.values()))
+        if job.stopped_at is None:
+            self._pump.request(urgent)
+
+    def _end(self, job: Job) -> None:
+        COUNTS.note(job)
+        if job.error is None and job.result is not None and not _cancelled(job.result):
+            _remember(job)
+        with self._lock:
+            job.ended = True
+            current = self._jobs.get(job.method) is job
+        if current:
+            self._pump.request()
+
+    # -- on the document's thread ---------------------------------------------------------------
+
+    def _emit(self) -> None:
+        """Publish what is new; of older generations nothing is left that could be."""
+        with self._lock:
+            updates = [self._news(job) for job in self._jobs.values() if _has_news(job)]
+            if self._fresh and updates:
+                updates[0] = replace(updates[0], reset=True, superseded=self._cut_off)
+                self._fresh = False
+        if updates:
+            self._publish(updates)
+
+    def _news(self, job: Job) -> Update:
+        rows, job.sent = job.rows[job.sent :], len(job.rows)
+        ended, job.reported = job.ended, job.ended
+        return Update(
+            self._generation, job.method, _stacked(rows), job.result if ended else None,
+            job.problem, job.error if ended else None, job.frames, ended,
+        )  # fmt: skip
+
+
+def _has_news(job: Job) -> bool:
+    return len(job.rows) > job.sent or (job.ended and not job.reported)
+
+
+def _has_begun(job: Job) -> bool:
+    return bool(job.rows) or job.ended
+
+
+def _stacked(rows: Sequence[Row]) -> NewRows | None:
+    if not rows:
+        return None
+    evaluation, seconds, residual, event, depth, status = zip(*rows, strict=True)
+    return NewRows(
+        np.array(evaluation), np.array(seconds), np.stack(residual), np.stack(event),
+        np.stack(depth), status[-1],
+    )  # fmt: skip
+
+
+def _carried_on(job: Job | None, task: Task) -> Job | None:
+    """The run that already does what the task asks for, published again from its first row."""
+    if job is None or task.key is None or job.task.key != task.key:
+        return None
+    if job.stopped_at is not None or job.error is not None:
+        return None
+    COUNTS.reused += 1
+    job.sent, job.reported = 0, False
+    return job
+
+
+def _remembered(method: str, task: Task) -> Job | None:
+    """A finished run from the cache, ready to be published at once."""
+    kept = None if task.key is None else RESULTS.get(task.key)
+    if kept is None:
+        return None
+    COUNTS.reused += 1
+    return Job(
+        method, task, _rows_of(kept.result), ended=True,
+        result=kept.result, problem=kept.problem, frames=kept.frames,
+    )  # fmt: skip
+
+
+def _remember(job: Job) -> None:
+    if job.task.key is not None and job.result is not None and job.problem is not None:
+        RESULTS.put(job.task.key, Kept(job.result, job.frames, job.problem))
+
+
+def _rows_of(result: SolveResult) -> list[Row]:
+    history = result.history
+    running = np.full(result.status.shape, -1, dtype=np.int8)
+    columns = [history.relative_residual, history.event, history.depth]
+    residual, event, depth = (column.cpu().numpy() for column in columns)
+    last = len(residual) - 1
+    status = result.status.cpu().numpy()
+    return [
+        (k + 1, float(seconds), residual[k], event[k], depth[k], status if k == last else running)
+        for k, seconds in enumerate(history.seconds)
+    ]
+
+
+def _cancelled(result: SolveResult) -> bool:
+    return bool((result.status == int(Status.CANCELLED)).any())
+
+
+def spec_task(spec: SolveSpec) -> Task:
+    """The task of one spec: its problem is cached apart from its result."""
+    problem = spec.problem
+    identity = (problem.spec_id, problem.seed, problem.device)
+
+    def run(
+        built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
+    ) -> SolveResult:
+        card = RunCard.capture(spec.to_dict(), spec.spec_id, problem.seed, built.z0.device)
+        driver = Driver(built.f, built.z0, spec.method, spec, card, on_step, should_stop)
+        return driver.run()
+
+    def build() -> Problem:
+        return PROBLEMS_BUILT.get_or_make(identity, problem.build)
+
+    return Task(build, run, key=(spec.spec_id, problem.seed, problem.device, THREADS))
+
+
+def map_task(
+    problem: Problem, method: MethodSpec, knobs: SolveKnobs, guard: threading.Lock
+) -> Task:
+    """The task of one method on a map that was given as code."""
+
+    def guarded(z: Any) -> Any:
+        with guard:
+            return problem.f(z)
+
+    def run(
+        built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
+    ) -> SolveResult:
+        return solve(
+            guarded, built.z0, method, on_step=on_step, should_stop=should_stop, **dict(knobs)
+        )
+
+    return Task(lambda: problem, run)
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong as one plain sentence: never a traceback."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return NO_MEMORY
+    text = next(iter(str(error).strip().splitlines()), "")[:LONGEST_SENTENCE]
+    if isinstance(error, KnobError):
+        return text
+    return f"The map raised {type(error).__name__}{': ' if text else ''}{text}".rstrip(".") + "."
+
+
+def presence(document: Any) -> Callable[[], bool]:
+    """Whether the page's websocket is open; true until it was open once, and outside a server."""
+    seen = [False]
+
+    def present() -> bool:
+        context = document.session_context
+        session = None if context is None else getattr(context, "session", None)
+        if session is None:
+            return True
+        seen[0] |= session.connection_count > 0
+        return not seen[0] or session.connection_count > 0
+
+    return present
+
+
+def runner_for(document: Any, publish: Callable[[list[Update]], None]) -> Runner:
+    """A runner whose runs end when the page's websocket closes or its session ends.
+
+    It has to be made in an imported module: callbacks that app.py itself defines are gone by then.
+    """
+    runner = Runner(publish, document.add_next_tick_callback, presence(document))
+    document.on_session_destroyed(lambda _context: runner.close())
+    return runner

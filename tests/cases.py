@@ -175,7 +175,7 @@ def _spoiled(evaluation: int, batch: int, sample: int, value: float) -> Case:
 
 
 def overflowing(dtype: torch.dtype = torch.float32) -> Case:
-    """f(z) = z^2: from 2 it overflows within a few evaluations; sample 1 converges to 0 quickly."""
+    """f(z) = z^2: forward iteration overflows from (2, 3) and reaches 0 exactly from (0.1, 0.2)."""
     return Case(lambda z: z.square(), torch.tensor([[2.0, 3.0], [0.1, 0.2]], dtype=dtype))
 
 

@@ -29,9 +29,8 @@ class AndersonState(MethodState):
     window: DifferenceWindow
     z: Tensor  # (B, n) previous iterate
     g: Tensor  # (B, n) its residual
-    known: Tensor  # (B,) bool: the previous point may form a difference
     spent: Tensor  # (B,) bool: the full window has been used once
-    stretch: Tensor  # (B,) float64: largest ||dz|| / ||dg||
+    stretch: Tensor  # (B,) largest ||dz|| / ||dg||
     fallback: FallbackState
     evaluation: int = 0
 
@@ -81,113 +80,99 @@ class Anderson(MethodSpec):
     def init(self, z: Tensor) -> AndersonState:  # (B, n)
         """A workspace of at most n differences: more would be dependent."""
         batch, n = z.shape
-        no = torch.zeros(batch, dtype=torch.bool, device=z.device)
         return AndersonState(
             diagnostics=StepDiagnostics.plain(batch, z.device),
             window=DifferenceWindow.like(z, min(self.window, n)),
             z=torch.zeros_like(z),
             g=torch.zeros_like(z),
-            known=no.clone(),
-            spent=no.clone(),
-            stretch=torch.zeros(batch, dtype=torch.float64, device=z.device),
+            spent=torch.zeros(batch, dtype=torch.bool, device=z.device),
+            stretch=z.new_zeros(batch),
             fallback=FallbackState.like(z),
         )
 
-    def step(
-        self, state: AndersonState, z: Tensor, f_z: Tensor
-    ) -> Tensor:  # (B, n), (B, n) -> (B, n)
-        """z + mixing g - (dZ + mixing dG)^T gamma; plain where no difference may be used."""
+    def step(self, state: AndersonState, z: Tensor, f_z: Tensor) -> Tensor:
+        """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); a plain step without differences."""
         state.timer.lap("bookkeeping")
         g = f_z - z
-        event = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
-        if state.window.size:
-            state.timer.lap("gram")
-            self._remember(state, z, g, event)
         norm = torch.linalg.vector_norm(g, dim=1)
-        if self.fallback and state.window.size:
-            state.timer.lap("bookkeeping")
-            self._watch(state, norm / torch.linalg.vector_norm(f_z, dim=1), event)
         z_next = torch.add(z, g, alpha=self.mixing)
         state.diagnostics = StepDiagnostics.plain(z.shape[0], z.device)
-        if self._extrapolates(state):
-            self._accelerate(state, z_next, g, norm, event)
-        if self.fallback and bool(state.fallback.fired.any()):
-            z_next = self._from_best(state, z_next)
-        state.diagnostics.event = event
-        state.z, state.g = z, g
-        state.known = torch.full_like(state.known, state.evaluation >= self.delay)
-        state.evaluation += 1
+        since = state.evaluation - self.delay  # evaluations since the history started
+        if state.window.size and since > 0:
+            self._remember(state, z, g)
+        if state.window.size and self.fallback:
+            state.timer.lap("bookkeeping")
+            self._watch(state, norm / torch.linalg.vector_norm(f_z, dim=1))
+        if state.window.size and since > 0 and since % self.period == 0:
+            self._accelerate(state, z_next, g, norm)
+        if state.fallback.any_fired:
+            z_next = torch.where(state.fallback.fired[:, None], state.fallback.best.saved, z_next)
+        state.z, state.g, state.evaluation = z, g, state.evaluation + 1
         return z_next
 
-    def _extrapolates(self, state: AndersonState) -> bool:
-        """Whether this step is one of every `period` after the delay."""
-        since = state.evaluation - self.delay
-        return state.window.size > 0 and since > 0 and since % self.period == 0
-
-    def _remember(self, state: AndersonState, z: Tensor, g: Tensor, event: Tensor) -> None:
-        """Store the newest difference; with restart="full" it alone survives a window that was used."""
-        samples = state.known & ~state.fallback.plain
-        if not bool(samples.any()):
-            return
-        if self.restart == "full":
-            restarting = samples & state.spent
-            state.window.clear(restarting)
-            state.spent &= ~restarting
-            event |= (restarting * int(Event.RESTART)).to(event.dtype)
+    def _remember(self, state: AndersonState, z: Tensor, g: Tensor) -> None:  # (B, n), (B, n)
+        """Store the newest difference; restart="full" leaves it alone once a window was used."""
+        state.timer.lap("gram")
+        if self.restart == "full" and bool(state.spent.any()):
+            state.window.clear(state.spent)
+            state.diagnostics.mark(state.spent, Event.RESTART)
+            state.spent.zero_()
         dz, dg = z - state.z, g - state.g
-        state.window.append(dz, dg, samples, state.evaluation)
-        ratio = (torch.linalg.vector_norm(dz, dim=1) / torch.linalg.vector_norm(dg, dim=1)).double()
-        seen = samples & torch.isfinite(ratio) & (ratio > state.stretch)
-        state.stretch = torch.where(seen, ratio, state.stretch)
+        storing = ~state.fallback.plain if state.fallback.any_plain else None
+        state.window.append(dz, dg, storing, state.evaluation)
+        ratio = torch.linalg.vector_norm(dz, dim=1) / torch.linalg.vector_norm(dg, dim=1)
+        state.stretch = torch.fmax(state.stretch, ratio)  # fmax passes over 0 / 0
 
-    def _watch(self, state: AndersonState, relative: Tensor, event: Tensor) -> None:  # (B,)
-        """Let samples without progress fall back: their history is emptied."""
+    def _watch(self, state: AndersonState, relative: Tensor) -> None:  # (B,)
+        """Let samples that circle fall back: their history is emptied."""
         state.fallback.watch(relative, state.z, state.g, self.mixing)
-        state.window.clear(state.fallback.fired)
-        state.spent &= ~state.fallback.fired
-        event |= (state.fallback.fired * int(Event.FALLBACK)).to(event.dtype)
+        if state.fallback.any_fired:
+            state.window.clear(state.fallback.fired)
+            state.spent &= ~state.fallback.fired
+            state.diagnostics.mark(state.fallback.fired, Event.FALLBACK)
 
-    def _accelerate(
-        self, state: AndersonState, z_next: Tensor, g: Tensor, norm: Tensor, event: Tensor
-    ) -> None:  # (B, n), (B, n), (B,), (B,) int8
-        """In place: z_next - (dZ + mixing dG)^T gamma, and what the step saw."""
+    def _accelerate(self, state: AndersonState, z_next: Tensor, g: Tensor, norm: Tensor) -> None:
+        """In place: z_next - (dZ + mixing dG)^T gamma (B, n), and what the step saw."""
         state.timer.lap("gram")
         rhs = state.window.project(g)
         state.timer.lap("solve")
-        weights = self._weights(state, g, rhs)
-        gamma = torch.where(state.fallback.plain[:, None], 0.0, weights.gamma)
-        state.timer.lap("mix")
-        state.window.subtract(z_next, gamma, self.mixing)
-        state.timer.lap("bookkeeping")
-        state.window.valid &= weights.used | state.fallback.plain[:, None]
-        state.spent |= (state.window.count >= state.window.size) & ~state.fallback.plain
-        event |= ((weights.dropped > 0) * int(Event.DROP)).to(event.dtype)
-        state.diagnostics = _diagnostics(state.window.gram, rhs, gamma, weights, norm, event)
-
-    def _weights(self, state: AndersonState, g: Tensor, rhs: Tensor) -> Weights:  # (B, n), (B, m)
-        window, ridge = state.window, self.regularization
+        ridge = self.regularization
         if ridge is None:
             ridge = default_regularization(g.dtype)
+        weights = self._weights(state, g, rhs, ridge)
+        state.timer.lap("mix")
+        state.window.subtract(z_next, weights.gamma, self.mixing)
+        state.timer.lap("bookkeeping")
+        state.window.valid &= weights.used
+        state.spent |= state.window.count >= state.window.size
+        _describe(state.diagnostics, state.window.gram, rhs, weights, norm, ridge)
+
+    def _weights(self, state: AndersonState, g: Tensor, rhs: Tensor, ridge: float) -> Weights:
+        window = state.window
         if self.least_squares == "qr":
             return qr_weights(window.dg, g, window.valid, window.stamp, ridge)
         return gram_weights(window.gram, rhs, window.valid, window.stamp, ridge, g.dtype)
 
-    def _from_best(self, state: AndersonState, z_next: Tensor) -> Tensor:  # (B, n) -> (B, n)
-        """For samples that fall back now: a plain step from their best iterate."""
-        return torch.where(state.fallback.fired[:, None], state.fallback.best.saved, z_next)
 
+def _describe(
+    diagnostics: StepDiagnostics,
+    gram: Tensor,  # (B, m, m)
+    rhs: Tensor,  # (B, m)
+    weights: Weights,
+    norm: Tensor,  # (B,)
+    ridge: float,
+) -> None:
+    """Fill in what the step saw.
 
-def _diagnostics(
-    gram: Tensor, rhs: Tensor, gamma: Tensor, weights: Weights, norm: Tensor, event: Tensor
-) -> StepDiagnostics:  # (B, m, m), (B, m), (B, m), ..., (B,), (B,)
-    """Gain from ||g||^2 - 2 gamma rhs + gamma G gamma, which cancels below the rounding of the Gram matrix."""
-    quadratic = (gamma[:, None, :] @ gram @ gamma[:, :, None])[:, 0, 0]
-    squared = norm.double().square()
-    left = (squared - 2 * (gamma * rhs).sum(1) + quadratic).clamp(min=0)
-    return StepDiagnostics(
-        gain=(left / squared).sqrt(),
-        weight_norm=gamma.abs().sum(1),
-        condition=weights.condition,
-        depth=(gamma != 0).sum(1).double(),
-        event=event,
-    )
+    With (G + ridge D) gamma = rhs the least-squares residual is
+    ||g||^2 - gamma (rhs + ridge D gamma); it cancels below the rounding of the Gram matrix.
+    """
+    gamma, squared = weights.gamma, norm.double().square()
+    penalty = gram.diagonal(dim1=1, dim2=2) * gamma * ridge
+    left = (rhs + penalty).mul_(gamma).sum(1)
+    diagnostics.gain = (1 - left / squared).clamp_(min=0).sqrt_()
+    diagnostics.weight_norm = torch.linalg.vector_norm(gamma, ord=1, dim=1)
+    diagnostics.condition = weights.condition
+    diagnostics.depth = weights.used.sum(1)
+    if weights.any_dropped:
+        diagnostics.mark(weights.dropped > 0, Event.DROP)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from andersonn_core.results import Event
 from andersonn_core.specs import Spec
 from andersonn_core.timing import PartTimer
 
@@ -27,9 +28,12 @@ class StepDiagnostics:
     def plain(cls, batch: int, device: torch.device) -> StepDiagnostics:
         """The record of a plain step: no differences, no weights."""
         ones = torch.ones(batch, dtype=torch.float64, device=device)
-        return cls(
-            ones, ones * 0, ones, ones * 0, torch.zeros(batch, dtype=torch.int8, device=device)
-        )
+        zeros = torch.zeros(batch, dtype=torch.float64, device=device)
+        return cls(ones, zeros, ones, zeros, torch.zeros(batch, dtype=torch.int8, device=device))
+
+    def mark(self, samples: Tensor, event: Event) -> None:  # (B,) bool
+        """Add a flag to the event of some samples."""
+        self.event |= samples * int(event)
 
     def select(self, indices: Tensor) -> StepDiagnostics:  # (A,)
         """The record of some samples."""

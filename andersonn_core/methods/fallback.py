@@ -9,7 +9,7 @@ seen, but there the residual falls at every step. On circling samples it grew 3 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class FallbackState:
     plain_length: Tensor  # (B,) int64
     plain_left: Tensor  # (B,) int64
     fired: Tensor  # (B,) bool, in the current step
+    any_fired: bool = False
+    any_plain: bool = False  # whether `plain` holds anywhere: read once a step, asked several times
 
     @classmethod
     def like(cls, z: Tensor) -> FallbackState:  # (B, n)
@@ -65,27 +67,32 @@ class FallbackState:
             self.best.save(evicted, previous_z[evicted].add(previous_g[evicted], alpha=mixing))
         progress = relative < PROGRESS * self.reference
         self.reference = torch.where(progress, relative.double(), self.reference)
-        self.plain_left = (self.plain_left - 1).clamp(min=0)
-        idle = ~(progress | self.plain)
-        self.since = torch.where(idle, self.since + 1, 0)
-        self.growths = torch.where(idle, self.growths + (relative > GROWTH * self.last), 0)
+        if self.any_plain:
+            self.plain_left = (self.plain_left - 1).clamp(min=0)
+            progress = progress | self.plain
+        self.since = torch.where(progress, 0, self.since + 1)
+        self.growths = torch.where(progress, 0, self.growths + (relative > GROWTH * self.last))
         self.last = relative.double()
-        self._fire()
-
-    def _fire(self) -> None:
-        """Start plain steps for the samples that circle; the next time is twice as patient and as long."""
         circling = (self.since >= self.patience) & (self.growths >= GROWTHS * self.since)
         self.fired = circling & ~self.best.newest
+        self.any_fired = bool(self.fired.any())
+        if self.any_fired:
+            self._fire()
+        self.any_plain = bool(self.plain.any()) if self.any_plain or self.any_fired else False
+
+    def _fire(self) -> None:
+        """Start plain steps for the samples that circle; next time twice as patient and as long."""
         self.plain_left = torch.where(self.fired, self.plain_length, self.plain_left)
         doubling = 1 + self.fired.long()
         self.plain_length, self.patience = self.plain_length * doubling, self.patience * doubling
-        self.since, self.growths = (
-            torch.where(self.fired, 0, self.since),
-            torch.where(self.fired, 0, self.growths),
-        )
+        self.since = torch.where(self.fired, 0, self.since)
+        self.growths = torch.where(self.fired, 0, self.growths)
 
     def select(self, indices: Tensor) -> FallbackState:  # (A,)
         """The counters of some samples."""
-        best = self.best.select(indices)
-        rest = [getattr(self, item.name)[indices] for item in fields(self) if item.name != "best"]
-        return FallbackState(best, *rest)
+        taken = {
+            item.name: getattr(self, item.name)[indices]
+            for item in fields(self)
+            if isinstance(getattr(self, item.name), Tensor)
+        }
+        return replace(self, best=self.best.select(indices), **taken)

@@ -1,0 +1,154 @@
+"""What the map computes: digits with their predictions settling, or the fields of both methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, Range1d
+from numpy.typing import NDArray
+
+from lab.figures.base import bare_figure, paint
+from lab.figures.heatmap import _ramp
+from lab.theme import FONT, LABELS, Palette
+
+MOST_DIGITS = 64
+TILE = 1.28  # of a digit's width, with its gap
+BELOW = 0.86  # of a digit's height: two lines of predictions
+MOST_PIXELS = 96  # along a field's side
+SHOWN = ("picard", "anderson")
+
+
+class DigitsPicture:
+    """The digits in a grid; under each, what either method would read now, paler when less sure."""
+
+    def __init__(self, colors: Palette) -> None:
+        self.tiles = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
+        self.reads = {name: ColumnDataSource(_no_text()) for name in SHOWN}
+        self.marks = ColumnDataSource({"left": [], "right": [], "top": [], "bottom": []})
+        self.x, self.y = Range1d(0, 1), Range1d(1, 0)
+        self.figure = bare_figure(x_range=self.x, y_range=self.y, height=230, match_aspect=False)
+        self.figure.axis.visible = self.figure.grid.visible = False
+        self.mapper = LinearColorMapper(palette=["#ffffff", "#000000"], low=0, high=1)
+        self.figure.image("image", "x", "y", "dw", "dh", source=self.tiles, color_mapper=self.mapper)
+        self.frame = self.figure.quad(source=self.marks, fill_color=None, line_width=1.6,
+                                      left="left", right="right", top="top", bottom="bottom").glyph  # fmt: skip
+        self.texts = {
+            name: self.figure.text(
+                "x", "y", "text", text_alpha="alpha", source=self.reads[name], text_align="center",
+                text_baseline="middle", text_font=FONT, text_font_style="bold", text_font_size="13px",
+            ).glyph
+            for name in SHOWN
+        }  # fmt: skip
+        self.columns, self.paint_colors = 16, colors
+        self.paint(colors)
+
+    def paint(self, colors: Palette) -> None:
+        """Give the digits the colors of a theme."""
+        paint(self.figure, colors)
+        self.mapper.palette = _ramp((colors.canvas, colors.text))
+        self.frame.line_color = colors.bad
+        for name in SHOWN:
+            self.texts[name].text_color = colors.strokes[name].ink
+
+    def lay_out(self, images: NDArray[Any]) -> None:  # (B, height, width)
+        """Place the digits in a grid."""
+        images = images[:MOST_DIGITS]
+        count = len(images)
+        self.columns = 8 if count <= 16 else 16
+        rows = math.ceil(count / self.columns)
+        self.x.end = self.columns * TILE
+        self.y.start = max(rows, 1) * (1 + BELOW) + 0.05
+        places = [self._place(index) for index in range(count)]
+        high = float(images.max()) if count else 1.0
+        self.tiles.data = {
+            "image": [np.flipud(image).astype(np.float32) / (high or 1.0) for image in images],
+            "x": [x for x, _ in places], "y": [y + 1 for _, y in places],
+            "dw": [1.0] * count, "dh": [1.0] * count,
+        }  # fmt: skip
+        size = 13 if count <= 32 else 11
+        for text in self.texts.values():
+            text.text_font_size = f"{size}px"
+
+    def _place(self, index: int) -> tuple[float, float]:
+        row, column = divmod(index, self.columns)
+        return column * TILE + 0.14, row * (1 + BELOW) + 0.05
+
+    def show(self, chances: Mapping[str, NDArray[Any] | None], final: NDArray[Any] | None) -> None:
+        """Write each method's present readings; frame the digits where they are not the final ones."""
+        count = len(self.tiles.data["x"])
+        wrong: set[int] = set()
+        for name, offset in zip(SHOWN, (0.26, 0.74), strict=True):
+            probabilities = chances.get(name)
+            if probabilities is None or not count:
+                self.reads[name].data = _no_text()
+                continue
+            sure = probabilities[:count].astype(float)
+            reading = sure.argmax(1)
+            if final is not None and name == "anderson":
+                wrong |= set(np.nonzero(reading != final[:count])[0].tolist())
+            self.reads[name].data = self._texts(reading, sure.max(1), offset)
+        self._frame(sorted(wrong))
+
+    def _texts(self, reading: NDArray[Any], sure: NDArray[Any], offset: float) -> dict[str, Any]:
+        places = [self._place(index) for index in range(len(reading))]
+        return {
+            "x": [x + offset for x, _ in places],
+            "y": [y + 1.34 for _, y in places],
+            "text": [str(digit) for digit in reading],
+            "alpha": np.clip(sure, 0.35, 1.0),
+        }
+
+    def _frame(self, which: list[int]) -> None:
+        places = [self._place(index) for index in which]
+        self.marks.data = {
+            "left": [x for x, _ in places], "right": [x + 1 for x, _ in places],
+            "top": [y for _, y in places], "bottom": [y + 1 for _, y in places],
+        }  # fmt: skip
+
+
+class FieldPicture:
+    """One sample's field under forward iteration and under Anderson, on the final field's scale."""
+
+    def __init__(self, colors: Palette) -> None:
+        self.mapper = LinearColorMapper(palette=list(colors.heat), low=0, high=1)
+        self.sources = {name: ColumnDataSource({"image": []}) for name in SHOWN}
+        self.figures = {name: self._field(name) for name in SHOWN}
+        self.paint(colors)
+
+    def _field(self, name: str) -> Any:
+        plot = bare_figure(
+            x_range=Range1d(0, 1), y_range=Range1d(0, 1), height=230, title=LABELS[name],
+            sizing_mode="stretch_both", match_aspect=True,
+        )  # fmt: skip
+        plot.grid.visible = False
+        plot.axis.ticker = FixedTicker(ticks=[])
+        plot.axis.axis_line_color = None
+        plot.image("image", 0, 0, 1, 1, source=self.sources[name], color_mapper=self.mapper)
+        return plot
+
+    def paint(self, colors: Palette) -> None:
+        """Give the fields the colors of a theme."""
+        self.mapper.palette = _ramp(tuple(reversed(colors.heat)) if colors.dark is False else colors.heat)
+        for name, plot in self.figures.items():
+            paint(plot, colors)
+            plot.axis.axis_line_color = None
+            plot.title.text_color = colors.strokes[name].ink
+            plot.title.text_font, plot.title.text_font_size = FONT, "13px"
+
+    def scale(self, final: NDArray[Any]) -> None:  # (height, width)
+        """The color scale that the final field needs."""
+        low, high = float(np.nanmin(final)), float(np.nanmax(final))
+        self.mapper.low, self.mapper.high = low, max(high, low + 1e-12)
+
+    def show(self, name: str, field: NDArray[Any] | None) -> None:
+        """Draw one method's field."""
+        if field is not None:
+            step = max(1, math.ceil(max(field.shape) / MOST_PIXELS))
+            self.sources[name].data = {"image": [field[::step, ::step].astype(np.float32)]}
+
+
+def _no_text() -> dict[str, list[Any]]:
+    return {"x": [], "y": [], "text": [], "alpha": []}

@@ -1,0 +1,132 @@
+"""The top of the page: the question, the live answer in words, how the runs ended, and the badges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import panel as pn
+import torch
+
+from andersonn_core.words import residual_text
+from lab import words
+from lab.live import Live
+from lab.pages.card import escape, text
+from lab.theme import LABELS, Palette
+
+STATUS_SECONDS = 0.4  # a screen reader can't follow more often
+
+
+class Answer(pn.viewable.Viewer):
+    """Question, answer, verdict, status line and badges."""
+
+    def __init__(self, colors: Palette) -> None:
+        super().__init__()
+        self.colors, self._said = colors, 0.0
+        self.question = text(f"<h1>{escape(words.QUESTION)}</h1>", "lab-question")
+        self.headline = text("", "lab-answer")
+        self.verdict = text("", "lab-verdict")
+        self.status = text("", "lab-status")
+        self.tiles = text("", "lab-tiles")
+        self.theory = text(
+            f"<details><summary>What is going on?</summary><p>{escape(words.THEORY)} "
+            "<code>make notebooks</code> opens <code>notebooks/01_anderson</code>, which derives it "
+            "from the secant method.</p></details>", "lab-theory",
+        )  # fmt: skip
+
+    def run(self, live: Live) -> None:
+        """While solves run: the old answer turns pale, the status counts."""
+        now = time.monotonic()
+        if now - self._said < STATUS_SECONDS:
+            return
+        self._said = now
+        levels = {}
+        for name, trace in live.traces.items():
+            if trace.levels is not None and len(trace.levels):
+                levels[name] = (trace.evaluations, float(torch.tensor(trace.levels).nanmedian()))
+        self._status(words.running_line(levels))
+
+    def stale(self, yes: bool) -> None:
+        """Whether the answer belongs to runs that were superseded."""
+        for pane, name in ((self.headline, "lab-answer"), (self.verdict, "lab-verdict"), (self.tiles, "lab-tiles")):
+            classes = [name, "lab-stale"] if yes else [name]
+            if pane.css_classes != classes:
+                pane.css_classes = classes
+
+    def show(self, live: Live) -> None:
+        """Say what came out."""
+        self.stale(False)
+        self._said = 0.0
+        if live.errors:
+            return self._fail(live)
+        self.headline.object = _paragraph(words.headline(live.results, live.problem_name, live.window))
+        self.verdict.object = _paragraph(words.verdict(live.compare()))
+        self._status(words.status_line(live.results, live.problem_name))
+        self.tiles.object = self._badges(live)
+        return None
+
+    def _fail(self, live: Live) -> None:
+        sentences = " ".join(dict.fromkeys(live.errors.values()))
+        self.headline.object = _paragraph("This run could not be finished.")
+        self.verdict.object = f"<p class='error' role='alert'>{escape(sentences)}</p>"
+        self.tiles.object = ""
+        self._status("")
+
+    def _status(self, line: str) -> None:
+        self.status.object = f"<div role='status' aria-live='polite'>{escape(line)}</div>"
+
+    def _badges(self, live: Live) -> str:
+        tiles = [self._same(live), self._error(live), *self._events(live)]
+        return "<div class='tiles'>" + "".join(tile for tile in tiles if tile) + "</div>"
+
+    def _same(self, live: Live) -> str:
+        forward, anderson = live.results["picard"], live.results["anderson"]
+        if live.problem is None or not isinstance(forward.z, torch.Tensor):
+            return ""
+        both = forward.converged & anderson.converged
+        if not bool(both.any()):
+            return ""
+        agree = None
+        if live.problem.predict is not None:
+            reads = [live.problem.predict(result.z).argmax(1) for result in (forward, anderson)]
+            agree = (int((reads[0] == reads[1])[both].sum()), int(both.sum()))
+        gap = words.distance(forward.z[both], anderson.z[both])
+        kind, sentence = words.equilibrium_badge(gap, live.tolerance, agree)
+        color = {"good": self.colors.good, "warn": self.colors.warn, "bad": self.colors.bad}[kind]
+        verdict = {"good": "same equilibrium", "warn": "nearly the same equilibrium", "bad": "different equilibria"}
+        return _tile(verdict[kind], sentence, color)
+
+    def _error(self, live: Live) -> str:
+        """The true error of the end points, in the median of the batch, where z* is known."""
+        if live.problem is None or live.problem.z_star is None:
+            return ""
+        star = live.problem.z_star.double().flatten(1)
+        parts = []
+        for name in ("picard", "anderson"):
+            z = live.results[name].z
+            if not isinstance(z, torch.Tensor):
+                return ""
+            gap = torch.linalg.vector_norm(z.double().flatten(1) - star, dim=1)
+            level = float((gap / torch.linalg.vector_norm(star, dim=1)).nanmedian())
+            parts.append(f"{LABELS[name]} {residual_text(level)}")
+        return _tile("true error", ", ".join(parts))
+
+    def _events(self, live: Live) -> list[str]:
+        counts = live.results["anderson"].diagnostics
+        shown = {"fallbacks": "fallbacks", "drops": "dropped columns"}
+        return [_tile(str(counts[key]), label) for key, label in shown.items() if counts.get(key)]
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return pn.Column(
+            self.question, self.headline, self.verdict, self.tiles, self.status, self.theory,
+            sizing_mode="stretch_width", margin=(0, 0, 10, 0),
+        )  # fmt: skip
+
+
+def _paragraph(sentence: str) -> str:
+    return f"<p>{escape(sentence)}</p>" if sentence else ""
+
+
+def _tile(head: str, rest: str, color: str = "") -> str:
+    dot = f"<span class='dot' style='background:{color}'></span>" if color else ""
+    return f"<span class='tile'>{dot}<b>{escape(head)}</b> {escape(rest)}</span>"

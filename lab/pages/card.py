@@ -1,0 +1,52 @@
+"""What a card is: a title, a line of words under it, and a figure; and the page's style sheet."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import panel as pn
+
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+def text(markup: str = "", *classes: str, **options: Any) -> pn.pane.HTML:
+    """A pane for markup that this package wrote; everything else is escaped before it comes here."""
+    settings: dict[str, Any] = dict(sizing_mode="stretch_width", margin=0, stylesheets=[STYLE])
+    return pn.pane.HTML(markup, css_classes=list(classes), **(settings | options))
+
+
+def escape(words: object) -> str:
+    """Text that is safe between tags and in attributes."""
+    return html.escape(str(words), quote=True)
+
+
+def bokeh_pane(plot: Any, **options: Any) -> pn.pane.Bokeh:
+    """A figure that fills its place; its colors are its own, not the design's."""
+    settings: dict[str, Any] = dict(sizing_mode="stretch_both", margin=0)
+    return pn.pane.Bokeh(plot, theme=None, **(settings | options))
+
+
+class Card(pn.viewable.Viewer):
+    """A titled box; `note` is its live sentence."""
+
+    title = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heading = text(f"<h2>{escape(self.title)}</h2>", "lab-card-title")
+        self.note = text("", "lab-card-note")
+
+    def say(self, words: str) -> None:
+        """Write the card's live sentence; plain text."""
+        markup = escape(words)
+        if self.note.object != markup:
+            self.note.object = markup
+
+    def boxed(self, *parts: Any, **options: Any) -> pn.Column:
+        """The card with its parts below title and sentence."""
+        settings: dict[str, Any] = dict(
+            sizing_mode="stretch_both", css_classes=["lab-card"], stylesheets=[STYLE], margin=0,
+        )  # fmt: skip
+        return pn.Column(self.heading, self.note, *parts, **(settings | options))

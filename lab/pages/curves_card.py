@@ -1,0 +1,82 @@
+"""The main card: both log plots side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import panel as pn
+
+from lab import words
+from lab.figures.curves import METHODS, CurvePair
+from lab.live import Live
+from lab.pages.card import Card, bokeh_pane
+from lab.runner import Update
+from lab.theme import Palette
+
+
+class Curves(Card):
+    """Streams points into both plots while solves run."""
+
+    title = "Relative residual ||f(z) - z|| / ||f(z)||, by evaluations and by seconds"
+
+    def __init__(self, colors: Palette, tolerance: float) -> None:
+        super().__init__()
+        self.pair = CurvePair(colors, tolerance)
+
+    def begin(self, live: Live, before: Live) -> None:
+        """A new generation: finished curves turn pale, unfinished ones go."""
+        if live.tolerance != before.tolerance:
+            self.pair.set_tolerance(live.tolerance)
+        for name in METHODS:
+            if name in live.methods:
+                self.pair.start(name, complete=before.ended(name))
+            else:
+                self.pair.clear(name)
+        self.pair.mark_crossing({})
+        self.pair.label_ends({})
+
+    def take(self, live: Live, updates: Sequence[Update]) -> None:
+        """Add the points that arrived."""
+        for update in updates:
+            columns = live.take(update)
+            if columns["evaluation"]:
+                self.pair.stream(update.method, columns)
+            if live.ended(update.method):
+                self.pair.finish(update.method)
+        self.pair.label_ends({name: trace for name, trace in live.traces.items()})
+
+    def show(self, live: Live) -> None:
+        """All runs have ended: fit the x axes, label the ends, mark the crossover."""
+        self.pair.fit(live.traces)
+        self.pair.label_ends(live.traces)
+        self.pair.mark_crossing(self._crossing(live))
+        batch = next(iter(live.results.values())).status.numel() if live.results else 1
+        self.say(
+            "One sample." if batch == 1 else
+            f"Thick: the median of {words.noun(live.problem_name, batch)}; shaded: 10 to 90 %; thin: the worst."
+        )  # fmt: skip
+
+    def _crossing(self, live: Live) -> dict[str, tuple[float, float, str] | None]:
+        point, source = live.crossing, self.pair.live["anderson"].data
+        if point is None:
+            return {}
+        marks: dict[str, tuple[float, float, str] | None] = {}
+        for axis, where in (("evaluation", point.by_evaluations), ("seconds", point.by_seconds)):
+            if where.kind != "at":
+                continue
+            row = int(where.evaluations) - 1
+            if row < len(source["median"]) and source["median"][row] == source["median"][row]:
+                x = float(source[axis][row])
+                marks[axis] = (x, float(source["median"][row]), words.short_crossing(axis, x))
+        return marks
+
+    def paint(self, colors: Palette) -> None:
+        """Take the colors of a theme."""
+        self.pair.paint(colors)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        panes = [bokeh_pane(plot, min_width=280) for plot in self.pair.figures.values()]
+        return self.boxed(
+            pn.FlexBox(*panes, flex_wrap="wrap", sizing_mode="stretch_both", gap="0 12px"),
+            min_height=360,
+        )

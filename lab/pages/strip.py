@@ -1,0 +1,68 @@
+"""The strip below the curves: where a step's time goes, each sample's way, CPU against GPU."""
+
+from __future__ import annotations
+
+import panel as pn
+
+from andersonn_core.words import ratio_text
+from lab.figures.bars import PartBars
+from lab.figures.heatmap import HeatMap
+from lab.live import Live
+from lab.pages.card import Card, bokeh_pane
+from lab.theme import Palette
+
+
+class TimeSplit(Card):
+    """The map's seconds beside those of the mixing, part by part."""
+
+    title = "Where an Anderson step's time goes"
+
+    def __init__(self, colors: Palette) -> None:
+        super().__init__()
+        self.bars = PartBars(colors)
+
+    def show(self, live: Live) -> None:
+        """Show a finished run."""
+        result = live.results["anderson"]
+        history = result.history
+        parts = {"map": history.map_seconds, **history.part_seconds}
+        count = max(result.num_evals, 1)
+        self.bars.show({key: max(float(values.sum()), 0.0) / count for key, values in parts.items()})
+        if live.crossing is not None:
+            self.say(f"Mixing penalty: one mixing step costs {ratio_text(live.crossing.mixing_penalty)} the map.")
+
+    def paint(self, colors: Palette) -> None:
+        """Take the colors of a theme."""
+        self.bars.paint(colors)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.boxed(bokeh_pane(self.bars.figure, min_height=150))
+
+
+class SampleMap(Card):
+    """Each sample's residual over the evaluations."""
+
+    title = "Each sample on its way (Anderson)"
+
+    def __init__(self, colors: Palette) -> None:
+        super().__init__()
+        self.map = HeatMap(colors)
+
+    def show(self, live: Live) -> None:
+        """Show a finished run."""
+        result = live.results["anderson"]
+        self.map.show(result, live.tolerance)
+        fallbacks, batch = result.diagnostics["fallbacks"], result.status.numel()
+        slowest = int(result.sample_evals.max()) if batch else 0
+        words = "A row ends where its sample stopped; ticks are restarts"
+        words += f", triangles {fallbacks} fallbacks." if fallbacks else "."
+        if batch > 1:
+            words += f" Slowest: sample {int(result.sample_evals.argmax()) + 1}, {slowest} evaluations."
+        self.say(words)
+
+    def paint(self, colors: Palette) -> None:
+        """Take the colors of a theme."""
+        self.map.paint(colors)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.boxed(bokeh_pane(self.map.figure, min_height=150))

@@ -1,0 +1,79 @@
+"""How often a page is updated: coalesced, at most 30 times a second, never two updates pending."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+INTERVAL = 1 / 28  # seconds; with one borrowed interval at most 30 in any second
+
+
+def call_later(delay: float, function: Callable[[], None]) -> None:
+    """Call a function from another thread after a delay."""
+    timer = threading.Timer(delay, function)
+    timer.daemon = True
+    timer.start()
+
+
+class Pump:
+    """Turns any number of requests into few calls of `emit` on the document's thread.
+
+    An urgent request (the first point after a move) may come one interval early; the next waits
+    the longer for it. `schedule` is called at most once until the call it scheduled has run.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[], None],
+        schedule: Callable[[Callable[[], None]], Any],
+        clock: Callable[[], float] = time.perf_counter,
+        later: Callable[[float, Callable[[], None]], Any] = call_later,
+    ) -> None:
+        self._emit, self._schedule, self._clock, self._later = emit, schedule, clock, later
+        self._lock = threading.Lock()
+        self._next = 0.0  # when the next ordinary update may go
+        self._dirty = self._pending = self._timed = self._closed = False
+
+    def request(self, urgent: bool = False) -> None:
+        """Say that there is something to emit."""
+        with self._lock:
+            self._dirty = True
+            if self._pending or self._closed:
+                return
+            wait = self._next - self._clock() - (INTERVAL if urgent else 0.0)
+            self._pending = wait <= 0
+            timed = not self._pending and not self._timed
+            self._timed |= timed
+        if self._pending:
+            self._go()
+        elif timed:
+            self._later(wait, self._ring)
+
+    def close(self) -> None:
+        """Emit nothing any more."""
+        with self._lock:
+            self._closed = True
+
+    def _ring(self) -> None:
+        """The wait is over: emit, unless an urgent request took everything along."""
+        with self._lock:
+            self._timed = False
+            dirty = self._dirty
+        if dirty:
+            self.request()
+
+    def _go(self) -> None:
+        try:
+            self._schedule(self._fire)
+        except Exception:  # the document is gone: nobody is left to be told
+            self.close()
+
+    def _fire(self) -> None:
+        with self._lock:
+            self._pending = self._dirty = False
+            self._next = max(self._next, self._clock()) + INTERVAL
+            if self._closed:
+                return
+        self._emit()

@@ -1,0 +1,160 @@
+"""The page's state as a link, and back: each parameter is parsed, bounded and escaped on its own.
+
+    problem=tanh&size=64&window=3&pin=anderson;problem=tanh;window=5
+
+The link names the problem and the knobs that differ from their declared defaults; a pin is a method
+and the same kind of list. Everything passes the guards that a client's own values pass.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+from andersonn_core import METHODS, PROBLEMS, SolveSpec
+from andersonn_core.specs import Knob, KnobError
+from lab.controls import KNOBS, Controls, closest, knobs_of, values_of
+
+MOST_CHARACTERS = 8192  # of a query; longer ones are not read at all
+MOST_FIELDS = 100
+MOST_PINS = 8
+SHOWN = 40  # characters of a stranger's text that are shown back
+SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
+AUTO = "auto"  # None: chosen for you
+INTEGER = re.compile(r"[+-]?\d{1,18}")
+
+
+def to_query(controls: Controls, pins: Sequence[SolveSpec] = ()) -> str:
+    """The state as a query without its question mark; only what differs from the defaults."""
+    fields = _fields(controls.problem, controls.values())
+    text = [f"{name}={quote(value, safe='')}" for name, value in fields.items()]
+    for pin in pins:
+        values = values_of(pin)
+        inner = _fields(values.pop("problem"), values)
+        inner.pop("broyden", None)
+        parts = [pin.method.name, *(f"{name}={value}" for name, value in inner.items())]
+        text.append("pin=" + quote(";".join(parts), safe="=;"))
+    return "&".join(text)
+
+
+def from_query(query: str, controls: Controls, known: Collection[str] = ()) -> list[str]:
+    """Set the controls to a link's state; sentences about all that was refused, safe to show.
+
+    A link that names a problem starts from its defaults; any other changes only what it names.
+    Parameters in `known` belong to the page, `pin` to `pins_from_query`. HTML is escaped.
+    """
+    fields, notes = _split(query)
+    fields = [(name, text) for name, text in fields if name not in known and name != "pin"]
+    if fields:
+        values, problems = _values(dict(fields))
+        if values.get("problem") in PROBLEMS:
+            controls.reset(values["problem"])
+        refused = controls.apply(values)
+        notes += dict.fromkeys([*problems, *refused.values()])
+        notes += [f"{_shown(name)} is given twice: the last one counts." for name in _twice(fields)]
+    return [html.escape(note, quote=False) for note in notes]
+
+
+def pins_from_query(query: str) -> tuple[list[SolveSpec], list[str]]:
+    """The pinned runs of a link, and sentences about those that can't be read, safe to show."""
+    texts = [text for name, text in _split(query)[0] if name == "pin"]
+    pins, notes = [], []
+    for number, text in enumerate(texts[:MOST_PINS], 1):
+        try:
+            pins.append(_pin(text))
+        except KnobError as error:
+            notes.append(f"Pinned run {number} is left out: {error}")
+    if len(texts) > MOST_PINS:
+        notes.append(f"Only the first {MOST_PINS} pinned runs are shown.")
+    return pins, [html.escape(note, quote=False) for note in notes]
+
+
+def _pin(text: str) -> SolveSpec:
+    method, *rest = text.split(";")
+    if method not in METHODS:
+        raise KnobError(f"there is no method '{_shown(method)}': {closest(method, METHODS)}")
+    fields = dict(part.partition("=")[::2] for part in rest if part)
+    values, problems = _values(fields)
+    controls = Controls()
+    if values.get("problem") not in PROBLEMS:
+        raise KnobError("; ".join(problems) or "it names no problem that exists.")
+    controls.reset(values["problem"])
+    refused = controls.apply(values | {"broyden": method == "broyden"})
+    if problems or refused:
+        raise KnobError(" ".join(dict.fromkeys([*problems, *refused.values()])))
+    return controls.specs()[method]
+
+
+def _fields(problem: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The problem and the values that are not its defaults, as text."""
+    defaults = {name: knob.default for name, knob in knobs_of(problem).items()} | {"broyden": False}
+    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    return {"problem": problem} | {name: _text(value) for name, value in changed.items()}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return AUTO
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+
+
+def _split(query: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """(name, text) of each parameter of a query, and a sentence if it can't be read."""
+    if len(query) > MOST_CHARACTERS:
+        return [], [f"The link is longer than {MOST_CHARACTERS} characters: it was not read."]
+    try:
+        fields = parse_qsl(
+            query.lstrip("?"), keep_blank_values=True, max_num_fields=MOST_FIELDS, separator="&"
+        )
+    except ValueError:
+        return [], [f"The link has more than {MOST_FIELDS} parameters: it was not read."]
+    return fields, []
+
+
+def _values(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The values that the texts stand for; sentences about names that nothing has."""
+    values, notes = {}, []
+    for name, text in fields.items():
+        if name in ("problem", "broyden") or name in KNOBS:
+            values[name] = _value(KNOBS.get(name), name, text)
+        else:
+            names = ["problem", "broyden", *KNOBS]
+            notes.append(f"The link's '{_shown(name)}' is no control: {closest(name, names)}")
+    return values, notes
+
+
+def _value(knob: Knob | None, name: str, text: str) -> Any:
+    """The value that a text stands for; if there is none the text itself, for the knob to refuse."""
+    kind = "switch" if name == "broyden" else knob.kind if knob else "text"
+    if knob is not None and knob.optional and text == AUTO:
+        return None
+    if kind == "switch":
+        return SWITCH.get(text.lower(), _shown(text))
+    if kind == "integer" and INTEGER.fullmatch(text):
+        return int(text)
+    if kind == "number" or kind == "integer":
+        return _number(text)
+    return _shown(text)
+
+
+def _number(text: str) -> float | str:
+    try:
+        value = float(text) if len(text) <= SHOWN else math.nan
+    except ValueError:
+        return _shown(text)
+    return value
+
+
+def _shown(text: str) -> str:
+    """A stranger's text, short and without what is invisible."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _twice(fields: Sequence[tuple[str, str]]) -> list[str]:
+    names = [name for name, _ in fields]
+    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
