@@ -25,7 +25,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from andersonn_core.methods import METHODS, Anderson
 from andersonn_core.results import SolveResult, Status
-from andersonn_core.staircase import Crossing, Floats, Staircase, best_so_far, cross, reached_by
+from andersonn_core.staircase import (
+    Crossing,
+    Floats,
+    Staircase,
+    cross,
+    levels_of,
+    loosest_converged,
+)
 from andersonn_core.words import interval_text, jsonable, ratio_text, residual_text, seconds_text
 
 Kind = Literal["at", "from the start", "only the challenger converges", "none", "not resolved"]
@@ -217,9 +224,9 @@ class _Pair:
 
 
 def _compare(forward: SolveResult, anderson: SolveResult, fraction: float) -> _Pair:
-    target = max(_loosest_converged(forward), _loosest_converged(anderson))
-    x, levels = _levels(forward, target, fraction)
-    x_new, new = _levels(anderson, target, fraction)
+    target = max(loosest_converged(forward), loosest_converged(anderson))
+    x, levels = levels_of(forward, target, fraction)
+    x_new, new = levels_of(anderson, target, fraction)
     by_seconds = cross(x, levels, x_new, new)
     counts, counts_new = (np.arange(1.0, len(time) + 1) for time in (x, x_new))
     by_evaluations = cross(counts, levels[:, :1], counts_new, new[:, :1])
@@ -241,19 +248,6 @@ def _compare(forward: SolveResult, anderson: SolveResult, fraction: float) -> _P
         sample_kinds=by_seconds.kinds[1:],
         sample_seconds=by_seconds.positions[1:],
     )
-
-
-def _levels(result: SolveResult, target: float, fraction: float) -> tuple[Floats, Floats]:
-    """Seconds (K,), and levels (K, 1 + B) of the aggregate and of each sample, cut off at target."""
-    best = np.maximum(best_so_far(result), target)
-    seconds = result.history.seconds.double().cpu().numpy()
-    return seconds, np.column_stack([reached_by(fraction, best), best])
-
-
-def _loosest_converged(result: SolveResult) -> float:
-    """The largest residual that met the tolerance; 0 if none did."""
-    final = result.relative_residual.double()[result.converged]
-    return float(final.max()) if len(final) else 0.0
 
 
 def _kind(forward: SolveResult, anderson: SolveResult, fraction: float, crossing: Crossing) -> Kind:

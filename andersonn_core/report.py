@@ -40,7 +40,7 @@ def runs_report(results: Mapping[str, SolveResult]) -> Table:
         ]
         for row in run_table(results).to_dict("records")
     ]
-    headings = ("", "median evals", "worst evals", "seconds", "worst residual", "status")
+    headings = ("", "median\nevals", "worst\nevals", "time", "worst\nresidual", "status")
     return _table(headings, rows, "Runs", numbers=(1, 2, 3, 4))
 
 
@@ -89,7 +89,8 @@ def _table(
 ) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index in numbers else "left")
+        right = index in numbers
+        table.add_column(heading, justify="right" if right else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table

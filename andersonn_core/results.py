@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +69,7 @@ class History:
     condition: Tensor  # (K, B) a lower bound of the scaled Gram matrix's condition number
     depth: Tensor  # (K, B) differences used by the step
     event: Tensor  # (K, B) int8, flags of Event
+    running: Tensor  # (K, B) bool: the sample had not stopped before this evaluation
     map_seconds: Tensor  # (K,)
     method_seconds: Tensor  # (K,) everything between two evaluations: the mixing penalty
     wall_seconds: Tensor  # (K,) wall-clock time at the end of the row, from the start of the solve
@@ -114,8 +117,6 @@ class History:
         """The number of rows before each sample stopped (its last, finite or not, included)."""
         return self.running.sum(0)
 
-    running: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))  # (K, B)
-
 
 @dataclass
 class SolveResult:
@@ -149,11 +150,58 @@ class SolveResult:
         """The history as a tidy pandas frame, one row per evaluation and sample."""
         return self.history.to_frame()
 
+    def save(self, path: str | Path) -> None:
+        """Write everything, run card included, to one file; `load` reads it back."""
+        record = {name: getattr(self, name) for name in _SAVED}
+        record |= {"z": _tensors(self.z), "numpy": _holds_numpy(self.z)}
+        record |= {"history": dict(vars(self.history)), "card": self.card.to_json()}
+        torch.save(record, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SolveResult:
+        """Read what `save` wrote; the file holds tensors and text, and no code is run."""
+        from andersonn_core.runcard import RunCard
+
+        record = torch.load(path, weights_only=True)
+        z = _arrays(record["z"]) if record["numpy"] else record["z"]
+        history, card = History(**record["history"]), RunCard.from_json(record["card"])
+        return cls(z=z, history=history, card=card, **{name: record[name] for name in _SAVED})
+
     def check(self) -> SolveResult:
         """Return self if every sample converged; raise NotConvergedError with counts and advice otherwise."""
         if not bool(self.converged.all()):
             raise NotConvergedError(_verdict(self))
         return self
+
+
+_SAVED = (
+    "status",
+    "num_evals",
+    "sample_evals",
+    "relative_residual",
+    "diagnostics",
+    "error_estimate",
+)
+
+
+def _map_leaves(change: Callable[[Any], Any], state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: change(leaf) for key, leaf in state.items()}
+    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
+
+
+def _tensors(state: Any) -> Any:
+    return _map_leaves(torch.as_tensor, state)
+
+
+def _arrays(state: Any) -> Any:
+    return _map_leaves(lambda leaf: leaf.numpy(), state)
+
+
+def _holds_numpy(state: Any) -> bool:
+    leaves = state.values() if isinstance(state, dict) else state
+    leaf = next(iter(leaves)) if isinstance(state, dict | tuple) else state
+    return isinstance(leaf, np.ndarray)
 
 
 class NotConvergedError(RuntimeError):

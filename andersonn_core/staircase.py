@@ -49,16 +49,23 @@ class Crossing:
     led: NDArray[np.bool_]  # (C,) the challenger was ahead at some time
 
 
-def best_so_far(result: SolveResult) -> Floats:  # (K, B)
-    """Infinite until the first finite relative residual; then never rising."""
+def levels_of(result: SolveResult, target: float, fraction: float) -> tuple[Floats, Floats]:
+    """Seconds (K,), and levels (K, 1 + B): the one that `fraction` of the samples reached, and each.
+
+    Levels are best-so-far, infinite until the first finite residual, and cut off at the target.
+    """
     residual = result.history.relative_residual.double().cpu().numpy()
-    return np.minimum.accumulate(np.where(np.isfinite(residual), residual, math.inf), axis=0)
+    best = np.minimum.accumulate(np.where(np.isfinite(residual), residual, math.inf), axis=0)
+    best = np.maximum(best, target)
+    rank = math.ceil(fraction * best.shape[1]) - 1
+    reached = np.partition(best, rank, axis=1)[:, rank]
+    return result.history.seconds.double().cpu().numpy(), np.column_stack([reached, best])
 
 
-def reached_by(fraction: float, levels: Floats) -> Floats:  # (K, B) -> (K,)
-    """The level that this fraction of the samples has reached."""
-    rank = math.ceil(fraction * levels.shape[1]) - 1
-    return np.asarray(np.partition(levels, rank, axis=1)[:, rank])
+def loosest_converged(result: SolveResult) -> float:
+    """The largest relative residual that met the tolerance; 0 if none did."""
+    final = result.relative_residual.double()[result.converged]
+    return float(final.max()) if len(final) else 0.0
 
 
 def cross(x: Floats, levels: Floats, x_new: Floats, new: Floats) -> Crossing:

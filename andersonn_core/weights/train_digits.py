@@ -68,7 +68,7 @@ def equilibrium(network: DigitsNetwork, x: Tensor) -> Tensor:  # (B, C, 8, 8) ->
 
         return fixed_point(step, grad)
 
-    z_star.register_hook(adjoint)  # type: ignore[no-untyped-call]
+    z_star.register_hook(adjoint)
     return z_star
 
 
@@ -105,7 +105,7 @@ def train(digits: Digits, seed: int, epochs: int = EPOCHS) -> DigitsNetwork:
                 optimizer.zero_grad()
                 z = equilibrium(network, network.encode(images))
                 loss = cross_entropy(network.readout(z), labels)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 progress.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.4f}", refresh=False)

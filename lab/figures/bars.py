@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, FactorRange, Range1d
 
 from andersonn_core.words import seconds_text
@@ -32,7 +33,7 @@ class PartBars:
         self.figure.hbar(y="part", right="seconds", height=0.62, color="color", source=self.source)
         self.text = self.figure.text(
             "seconds", "part", "text", source=self.source, x_offset=6, text_baseline="middle",
-            text_font=FONT, text_font_size="12px",
+            text_font=value(FONT), text_font_size="12px",
         ).glyph  # fmt: skip
         self.paint(colors)
 
@@ -77,7 +78,7 @@ class DeviceBars:
         self.figure.hbar(y="place", right="seconds", height=0.7, color="color", source=self.source)
         self.text = self.figure.text(
             "seconds", "place", "text", source=self.source, x_offset=6, text_baseline="middle",
-            text_font=FONT, text_font_size="12px",
+            text_font=value(FONT), text_font_size="12px",
         ).glyph  # fmt: skip
         self.paint(colors)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, Label, Range1d, Span
 from bokeh.plotting import figure
 
@@ -103,14 +104,14 @@ class CurvePair:
         plot.text(
             f"x_{axis}", "y", f"text_{axis}", source=self.ends, text_color="color", x_offset=9,
             y_offset="shift", text_font_size="13px", text_baseline="middle",
-            text_font_style="bold", text_font=FONT,
+            text_font_style="bold", text_font=value(FONT),
         )  # fmt: skip
         self.crossing[axis].data = {"x": [], "y": [], "text": []}
         plot.segment("x", "y", "x", 1e9, source=self.crossing[axis], line_width=1, line_dash=[1, 3],
                      name="crossing line")  # fmt: skip
         plot.scatter("x", "y", source=self.crossing[axis], size=11, line_width=2, name="crossing dot")
         plot.text("x", self._label_height(), "text", source=self.crossing[axis], x_offset=6,
-                  text_font_size="12px", text_baseline="top", text_font=FONT,
+                  text_font_size="12px", text_baseline="top", text_font=value(FONT),
                   name="crossing label")  # fmt: skip
 
     def _label_height(self) -> float:

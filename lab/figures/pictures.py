@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, Range1d
 from numpy.typing import NDArray
 
@@ -38,7 +39,7 @@ class DigitsPicture:
         self.texts = {
             name: self.figure.text(
                 "x", "y", "text", text_alpha="alpha", source=self.reads[name], text_align="center",
-                text_baseline="middle", text_font=FONT, text_font_style="bold", text_font_size="13px",
+                text_baseline="middle", text_font=value(FONT), text_font_style="bold", text_font_size="13px",
             ).glyph
             for name in SHOWN
         }  # fmt: skip

@@ -38,7 +38,7 @@ class Convergence(pn.viewable.Viewer):
 
     def publish(self, updates: list[Update]) -> None:
         """The only place that changes figures while runs are under way."""
-        with pn.io.hold():
+        if True:
             if updates[0].reset:
                 self._begin()
             self.curves.take(self.live, updates)

@@ -1,0 +1,71 @@
+"""Everything the README says is run: its Python, its commands, its tables, its map, its pictures."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def readme_tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "assets" / "readme_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_knob_tables_are_those_of_the_code():
+    assert readme_tables().with_tables(README) == README
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
+    printed = run([sys.executable, "-c", blocks("python")[number]], tmp_path)
+    assert "0.7391" in printed if number == 0 else True
+    assert "Anderson is ahead after" in printed if number == 0 else int(printed.split()[0]) <= 125
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_commands_of_the_readme_run(tmp_path):
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("python -m")]
+    assert len(commands) == 2
+    table, agreement = (run([sys.executable, *command], tmp_path) for command in commands)
+    assert "Anderson" in table and "Forward iteration" in table
+    assert "agree" in agreement
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    typed = re.findall(r"`make ([a-z-]+)", README) + re.findall(r"^make ([a-z-]+)", README, re.M)
+    for target in set(typed):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_files_of_the_map_exist_and_none_is_missing():
+    tree = README.split("## Map of the repository")[1].split("```")[1]
+    named = set(re.findall(r"[\w/]+\.py", tree))
+    for path in named:
+        assert list((ROOT / "andersonn_core").rglob(Path(path).name)) or (ROOT / path).exists()
+    modules = {path.name for path in (ROOT / "andersonn_core").glob("*.py")} - {"__init__.py"}
+    assert modules <= {Path(path).name for path in named}, modules - named
+
+
+def test_pictures_and_linked_files_exist():
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
