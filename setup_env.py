@@ -166,6 +166,8 @@ def install(extras: set, asked_torch: str) -> None:
 
 def free_port(first: int) -> int:
     """Return the first port from `first` on that nobody listens on."""
+    if not 1 <= first <= 65535:
+        stop(f"PORT is a number from 1 to 65535, not {first}.")
     for port in range(first, min(first + 100, 65536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -84,7 +84,7 @@ class Crossover:
     num_samples: int
     samples_ahead: int  # Anderson ends ahead for good, in every repeat
     samples_behind: int  # forward iteration does; the rest is the same in both, or undecided
-    sample_seconds: Floats  # (B,) each sample's own crossover; NaN unless "at" in every repeat
+    sample_seconds: Floats  # (B,) each sample's own, their mean; NaN unless "at" in every repeat
     challenger: str  # how a person calls the method: "Anderson"
     reason: str  # a clause that says why there is no crossover; empty where there is one
     _curves: tuple[tuple[Staircase, Staircase], ...] = field(repr=False, compare=False)
@@ -178,8 +178,7 @@ def crossover(
     Raises ValueError if they can't be compared: another batch, problem, seed, clock or device.
     """
     if aggregate not in AGGREGATES:
-        known = ", ".join(AGGREGATES)
-        raise ValueError(f"aggregate = {aggregate!r} is not known: it must be one of {known}.")
+        raise ValueError(f"aggregate = {aggregate!r}: it must be one of {', '.join(AGGREGATES)}.")
     results = _paired(forward, anderson)
     pairs = [_compare(one, new, AGGREGATES[aggregate]) for one, new in results]
     kind, challenger = _agreed([pair.kind for pair in pairs]), _label(results[0][1])
@@ -198,7 +197,7 @@ def crossover(
         num_samples=sample_kinds.shape[1],
         samples_ahead=int(np.isin(sample_kinds, ("at", "from the start")).all(0).sum()),
         samples_behind=int((sample_kinds == "none").all(0).sum()),
-        sample_seconds=np.exp(np.mean([np.log(pair.sample_seconds) for pair in pairs], axis=0)),
+        sample_seconds=np.mean([pair.sample_seconds for pair in pairs], axis=0),
         challenger=challenger,
         reason=_reason(kind, challenger, results[0][0], pairs, penalty),
         _curves=tuple((pair.forward, pair.anderson) for pair in pairs),
@@ -294,7 +293,7 @@ def _pooled(points: Sequence[Point]) -> Point:
 
 def _mean(values: Sequence[float]) -> tuple[float, Interval]:
     """Geometric mean and its 95 % interval: exp(mean +- t s / sqrt(R)) of R logarithms."""
-    logs = np.log(values)
+    logs = np.log(np.maximum(values, np.finfo(float).tiny))  # a coarse clock may say 0
     df = len(values) - 1
     t = T_975[df - 1] if df <= len(T_975) else 1.960 + 2.372 / df + 2.82 / df**2
     half = t * logs.std(ddof=1) / math.sqrt(len(values))
@@ -387,7 +386,7 @@ def _how_it_failed(forward: SolveResult) -> str:
         Status.DIVERGED: "forward iteration diverges",
         Status.NONFINITE: "forward iteration runs into NaN or infinity",
         Status.STALLED: f"forward iteration stalls at {level}",
-    }.get(status, f"forward iteration is at {level} after {forward.num_evals} evaluations")
+    }.get(status, f"forward iteration is still at {level} after {forward.num_evals} evaluations")
 
 
 def _why_none(challenger: str, pair: _Pair, penalty: float) -> str:

@@ -157,4 +157,4 @@ def _quantile(values: Floats, fraction: float) -> Any:  # (B, ...) -> (...)
 
 
 def _array(values: Tensor) -> Floats:
-    return np.asarray(values.detach().double().cpu().numpy())
+    return np.asarray(values.detach().cpu().double().numpy())

@@ -26,7 +26,7 @@ EVERYONE = slice(None)
 
 @dataclass(frozen=True)
 class Step:
-    """What `on_step` receives after each evaluation: numbers on the CPU, ready for a live figure."""
+    """What `on_step` receives after each evaluation: numbers on the CPU for a live figure."""
 
     evaluation: int  # 1, 2, ...
     relative_residual: Tensor  # (B,) float64, NaN for samples that stopped earlier
@@ -175,6 +175,9 @@ class Driver:
     def _propose(self, f_z: Tensor, going_on: Flags) -> Tensor:  # (A, n), (A,) -> (A, n)
         """The next iterates; samples that stopped do not move again."""
         z_next = self.method.step(self.state, self.z.to(f_z.dtype), f_z).to(self.z.dtype)
+        event = self.state.diagnostics.event.cpu().numpy()
+        if event.any():
+            self.referee.excuse(self.rows, event)
         if going_on.all():
             return z_next
         return torch.where(self._on_device(going_on)[:, None], z_next, self.z)
@@ -298,9 +301,9 @@ class Driver:
         return result
 
     def _stretch(self, history: History) -> Tensor:  # (B,)
-        """About ||(I - J)^-1||; forward iteration knows it from its own rate r as mixing / (1 - r)."""
+        """About ||(I - J)^-1||; forward iteration knows it from its rate r: mixing / (1 - r)."""
         stretch = torch.from_numpy(self.stretch)
-        rows, (evals, batch) = history.residual, history.residual.shape
+        rows, evals = history.residual, len(history.residual)
         if evals < 2:
             return stretch
         last = (history.sample_evals - 1).clamp(min=1)[None, :]
@@ -312,7 +315,8 @@ class Driver:
 def _of_answer(history: History, status: Any, start: int) -> tuple[Tensor, Tensor]:  # (B,), (B,)
     """Residual and relative residual of the answer: the converged row, else the best one.
 
-    Once the whole batch was evaluated to confirm (row `start`), only what the whole map said counts.
+    Once the whole batch was evaluated to confirm (row `start`), only what the whole map said
+    counts.
     """
     rows, residual = history.relative_residual[start:], history.residual[start:]
     if not len(rows):
@@ -331,6 +335,7 @@ def _counts(history: History) -> dict[str, int]:
         "fallbacks": Event.FALLBACK,
         "rejects": Event.REJECT,
         "drops": Event.DROP,
+        "plain_steps": Event.PLAIN,
     }
     return {name: int(((history.event & int(flag)) != 0).sum()) for name, flag in flags.items()}
 

@@ -72,7 +72,7 @@ class StateLayout:
         ]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
-    def unpack(self, rows: Tensor, writeable: bool = True) -> Any:  # (A, n) ->
+    def unpack(self, rows: Tensor) -> Any:  # (A, n) ->
         """Rows as a state of the user's structure; A may be smaller than B."""
         leaves: list[Any] = [
             part.reshape((rows.shape[0], *shape[1:]) if self.batch_dims else shape)
@@ -80,8 +80,6 @@ class StateLayout:
         ]
         if self.numpy:
             leaves = [leaf.numpy() for leaf in leaves]
-            for leaf in leaves if not writeable else ():
-                leaf.flags.writeable = False  # so that NumPy refuses a map that works in place
         if self.single:
             return leaves[0]
         return dict(zip(self.keys, leaves, strict=True)) if self.keys is not None else tuple(leaves)
@@ -90,7 +88,7 @@ class StateLayout:
         """Raise TypeError or ValueError if f returned another structure, shape, dtype or device."""
         if not isinstance(value, dict if self.keys is not None else tuple) and not self.single:
             raise TypeError(
-                f"f must return a {'dict' if self.keys else 'tuple'} as it was given, not {type(value)}"
+                f"f must return a {'dict' if self.keys else 'tuple'} as z0 is, not {type(value)}"
             )
         if isinstance(value, dict) and set(value) != set(self.keys or ()):
             raise ValueError(f"f must return the keys {self.keys}, not {tuple(value)}")
@@ -105,12 +103,16 @@ class StateLayout:
     def wrap(
         self, f: Callable[[Any], Any]
     ) -> Callable[[Tensor], Tensor]:  # rows (A, n) -> rows (A, n)
-        """f on rows, every value checked: a map may change its mind at any evaluation."""
+        """The map on rows, every value checked: it may change its mind at any evaluation.
+
+        A NumPy map gets a copy, which it may overwrite: NumPy code often works in place, and only
+        torch can tell afterwards. Under inference mode torch cannot either.
+        """
 
         def on_rows(rows: Tensor) -> Tensor:
-            version = rows._version
-            value = f(self.unpack(rows, writeable=False))
-            if rows._version != version:
+            version = None if rows.is_inference() else rows._version
+            value = f(self.unpack(rows.clone() if self.numpy else rows))
+            if version is not None and rows._version != version:
                 raise ValueError(
                     "f changed its argument in place, so that its residual cannot be known: "
                     "return a new tensor, e.g. start with z = z.clone()."
@@ -133,10 +135,12 @@ def _as_tensor(leaf: Any) -> Tensor:
     if isinstance(leaf, Tensor):
         return leaf.detach()
     if isinstance(leaf, np.ndarray | np.generic):
-        # torch accepts neither reversed nor read-only arrays; np.cos of a scalar is not even an array.
+        # torch accepts neither reversed nor read-only arrays; np.cos of a scalar is not even an
+        # array.
         return torch.from_numpy(np.require(leaf, requirements=["C", "W"]))
     raise KnobError(
-        f"a state is a torch.Tensor or a NumPy array, or a tuple or dict of them, not {type(leaf).__name__}. "
+        "a state is a torch.Tensor or a NumPy array, or a tuple or dict of them, "
+        f"not {type(leaf).__name__}. "
         "Wrap it, e.g. torch.tensor([1.0])."
     )
 
@@ -147,7 +151,8 @@ def _check_leaves(leaves: list[Tensor], batch_dims: int) -> None:
     for leaf in leaves:
         if leaf.dtype not in WORKING:
             raise KnobError(
-                f"z0 has dtype {leaf.dtype}: a state must be float32, float64 or bfloat16. Convert it, e.g. z0.float()."
+                f"z0 has dtype {leaf.dtype}: a state must be float32, float64 or bfloat16. "
+                "Convert it, e.g. z0.float()."
             )
         if (leaf.dtype, leaf.device) != (leaves[0].dtype, leaves[0].device):
             raise KnobError(
@@ -159,7 +164,8 @@ def _check_leaves(leaves: list[Tensor], batch_dims: int) -> None:
             )
         if batch_dims and leaf.shape[0] != leaves[0].shape[0]:
             raise KnobError(
-                "the tensors of z0 differ in their first dimension, the batch: make it equal or pass batch_dims=0."
+                "the tensors of z0 differ in their first dimension, the batch: "
+                "make it equal or pass batch_dims=0."
             )
         if not bool(torch.isfinite(leaf).all()):
             raise KnobError("z0 holds NaN or infinity: start from finite numbers.")
@@ -169,9 +175,12 @@ def _check_leaf(
     leaf: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> None:
     for what, seen, expected in (
-        ("shape", tuple(leaf.shape), shape), ("dtype", leaf.dtype, dtype), ("device", leaf.device, device),
-    ):  # fmt: skip
+        ("shape", tuple(leaf.shape), shape),
+        ("dtype", leaf.dtype, dtype),
+        ("device", leaf.device, device),
+    ):
         if seen != expected:
             raise ValueError(
-                f"f changed the {what} of its argument from {expected} to {seen}: a fixed-point map keeps it."
+                f"f changed the {what} of its argument from {expected} to {seen}: "
+                "a fixed-point map keeps it."
             )

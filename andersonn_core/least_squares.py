@@ -1,7 +1,7 @@
 """The weights gamma of the residual least-squares problem min || g - dG^T gamma ||, per sample.
 
-Both back ends scale the columns to unit norm first, so that the ridge is relative and the weights do
-not change when the map is scaled (z -> s z). Only the small m x m problem is solved in float64.
+Both back ends scale the columns to unit norm first, so that the ridge is relative and the weights
+do not change when the map is scaled (z -> s z). Only the small m x m problem is solved in float64.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Weights:
 def default_regularization(dtype: torch.dtype) -> float:
     """Ten rounding errors of the type in which the Gram matrix was accumulated.
 
-    A ridge below the rounding of the Gram matrix does nothing: six float32 columns that differ by 1e-4
-    gave an indefinite matrix with 1e-8 in every one of 50 draws, and never with 1e-6.
+    A ridge below the rounding of the Gram matrix does nothing: six float32 columns that differ by
+    1e-4 gave an indefinite matrix with 1e-8 in every one of 50 draws, and never with 1e-6.
     """
     return 10 * torch.finfo(dtype).eps
 
@@ -68,7 +68,8 @@ def _factor(
     """Cholesky factor of the scaled, ridged Gram matrix with unit rows for unused columns."""
     both = used[:, :, None] & used[:, None, :]
     matrix = torch.where(both, gram * scale[:, :, None] * scale[:, None, :], 0.0)
-    matrix.diagonal(dim1=1, dim2=2).add_(torch.where(used, ridge, 1.0))
+    # torch.where of two Python numbers would round the ridge to float32.
+    matrix.diagonal(dim1=1, dim2=2).add_(torch.full_like(scale, ridge).where(used, 1.0))
     factor, info = torch.linalg.cholesky_ex(matrix)
     # Unused columns have pivot 1, so that a sample without columns never fails.
     smallest = factor.diagonal(dim1=1, dim2=2).amin(1)
@@ -113,14 +114,15 @@ def qr_weights(
 
 
 def _reduced_qr(columns: Tensor, used: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin QR (B, n + m, m) of the columns over sqrt(ridge) I; dropped columns become unit rows of R."""
+    """Thin QR of the columns over sqrt(ridge) I; dropped columns become unit rows of R."""
     batch, _, m = columns.shape
     floor = torch.finfo(columns.dtype).eps * max(columns.shape[1], m)
     kept = used
     while True:
         identity = torch.eye(m, dtype=columns.dtype, device=columns.device).expand(batch, m, m)
         # An unused column becomes a unit column of its own row: it stays orthogonal to all others.
-        tail = identity * torch.where(kept, ridge**0.5, 1.0)[:, None, :]
+        root = columns.new_full((batch, m), ridge**0.5)
+        tail = identity * root.where(kept, 1.0)[:, None, :]
         stacked = torch.cat([columns * kept[:, None, :], tail], dim=1)
         q, r = torch.linalg.qr(stacked)
         small = (r.diagonal(dim1=1, dim2=2).abs() < floor) & kept

@@ -1,7 +1,7 @@
 """When a sample stops: the stop test and the other ends of a solve, per sample, on the host.
 
-These are a dozen operations on B numbers each: NumPy does one in about 1 microsecond, torch in about 5,
-which would cost more than a small map.
+These are a dozen operations on B numbers each: NumPy does one in about 1 microsecond, torch in
+about 5, which would cost more than a small map.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from andersonn_core.results import Status
+from andersonn_core.results import Event, Status
 
 RUNNING = -1  # not a Status: no result ever holds it
 DIVERGENCE = 1e6  # a residual this many times the first means divergence
@@ -27,11 +27,11 @@ class Referee:
 
     def __init__(self, batch: int, rtol: float, atol: float, window: int) -> None:
         self.rtol, self.atol = rtol, atol
-        self.patience = max(50, 5 * window)
         self.status = np.full(batch, RUNNING, np.int8)
         self._first = np.full(batch, np.inf)
         self._reference = np.full(batch, np.inf)
         self._since = np.zeros(batch, np.int64)
+        self._patience = np.full(batch, max(50, 5 * window))
 
     def running(self, rows: Rows = slice(None)) -> Flags:
         """Which of the rows have no status yet."""
@@ -56,7 +56,7 @@ class Referee:
         scale: Floats,
         entries_finite: Callable[[], Flags],
     ) -> None:
-        """Take residuals ||g|| and scales ||f(z)|| of the rows; give a status to those that stop."""
+        """Take residuals ||g|| and scales ||f(z)|| of the rows; end those that stop."""
         if evaluation == 1:
             self._first[rows] = residual
         verdict = np.full(len(residual), Status.MAX_ITER if last else RUNNING, np.int8)
@@ -64,15 +64,25 @@ class Referee:
         verdict[residual > DIVERGENCE * self._first[rows]] = Status.DIVERGED
         finite = np.isfinite(residual) & np.isfinite(scale)
         if not finite.all():
-            # A norm can overflow while the entries are finite: that is divergence, not a broken map.
+            # A norm can overflow while the entries are finite: that is divergence, not a broken
+            # map.
             broken = np.where(entries_finite(), Status.DIVERGED, Status.NONFINITE)
             verdict = np.where(finite, verdict, broken).astype(np.int8)
         verdict[self.met(residual, scale)] = Status.CONVERGED
         self.status[rows] = np.where(self.running(rows), verdict, self.status[rows])
 
+    def excuse(self, rows: Rows, event: NDArray[np.int8]) -> None:  # (A,)
+        """Let the stall test wait while a sample is on plain steps, which bound themselves.
+
+        Each fallback doubles its patience, as it doubles the method's own.
+        """
+        fell_back, plain = (event & int(Event.FALLBACK)) != 0, (event & int(Event.PLAIN)) != 0
+        self._since[rows] = np.where(plain, 0, self._since[rows])
+        self._patience[rows] = np.where(fell_back, 2, 1) * self._patience[rows]
+
     def _stalled(self, rows: Rows, relative: Floats) -> Flags:
         progress = relative < STALL * self._reference[rows]
         self._reference[rows] = np.where(progress, relative, self._reference[rows])
         self._since[rows] = np.where(progress, 0, self._since[rows] + 1)
-        flags: Flags = (self._since[rows] >= self.patience) & (self.rtol > 0)
+        flags: Flags = (self._since[rows] >= self._patience[rows]) & (self.rtol > 0)
         return flags

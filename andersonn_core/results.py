@@ -35,12 +35,14 @@ class Status(IntEnum):
 
 _ADVICE = {
     Status.CONVERGED: "The residual of the returned point meets the tolerance.",
-    Status.MAX_ITER: "The evaluations ran out first: raise max_iter, loosen rtol, or widen the window.",
-    Status.DIVERGED: "The residual grew beyond a million times its start: lower mixing, widen the window, "
-    "or start closer (z0).",
-    Status.NONFINITE: "The map returned NaN or infinity: lower mixing, start closer (z0), or check f there; "
-    "the best earlier iterate is returned.",
-    Status.STALLED: "The best residual no longer improves: loosen rtol, use dtype float64, or change the window.",
+    Status.MAX_ITER: "The evaluations ran out first: raise max_iter, loosen rtol, "
+    "or (Anderson, Broyden) widen the window.",
+    Status.DIVERGED: "The residual grew beyond a million times its start: lower mixing, "
+    "widen the window, or start closer (z0).",
+    Status.NONFINITE: "The map returned NaN or infinity: lower mixing, start closer (z0), "
+    "or check f there; the best earlier iterate is returned.",
+    Status.STALLED: "The best residual no longer improves: loosen rtol, use dtype float64, "
+    "or change the window.",
     Status.CANCELLED: "The solve was stopped on request: the best iterate so far is returned.",
 }
 
@@ -53,6 +55,7 @@ class Event(IntFlag):
     FALLBACK = 2  # a sample that made no progress went on with plain steps from its best iterate
     REJECT = 4  # a proposed step was refused
     DROP = 8  # columns were dropped because the least-squares problem was numerically singular
+    PLAIN = 16  # a plain step, with which a fallback begins or goes on
 
 
 @dataclass
@@ -122,8 +125,8 @@ class History:
 class SolveResult:
     """The answer of `solve`, sample by sample.
 
-    `z` is, per sample, the iterate with the smallest relative residual at which f was evaluated (the
-    one that met the tolerance, where one did); its residual is in `history`.
+    `z` is, per sample, the iterate with the smallest relative residual at which f was evaluated
+    (the one that met the tolerance, where one did); its residual is in `history`.
     """
 
     z: Any  # as z0: tensor, array, tuple or dict, (B, ...)
@@ -168,7 +171,7 @@ class SolveResult:
         return cls(z=z, history=history, card=card, **{name: record[name] for name in _SAVED})
 
     def check(self) -> SolveResult:
-        """Return self if every sample converged; raise NotConvergedError with counts and advice otherwise."""
+        """Return self if every sample converged; otherwise raise NotConvergedError with advice."""
         if not bool(self.converged.all()):
             raise NotConvergedError(_verdict(self))
         return self

@@ -223,7 +223,7 @@ def _summary(result: SolveResult) -> dict[str, Any]:
 
 def _spread(values: Tensor) -> dict[str, float | None]:  # (B,)
     """The value that half of the samples do not exceed, and the largest; None if not finite."""
-    array = values.detach().double().cpu().numpy()
+    array = values.detach().cpu().double().numpy()
     if not array.size:
         return {"median": None, "worst": None}
     median = np.quantile(array, 0.5, method="inverted_cdf")

@@ -1,4 +1,4 @@
-"""The two doors to the driver: `solve` for anybody's map, `SolveSpec` for a rerunnable record of knobs."""
+"""The two doors to the driver: `solve` for anybody's map, `SolveSpec` for a rerunnable record."""
 
 from __future__ import annotations
 
@@ -47,7 +47,13 @@ class SolveSpec(SolveKnobs):
     ) -> SolveResult:
         """Build the problem and solve it; the result's card can be rerun."""
         problem = self.problem.build()
-        card = RunCard.capture(self.to_dict(), self.spec_id, self.problem.seed, problem.z0.device)
+        card = RunCard.capture(
+            self.to_dict(),
+            self.spec_id,
+            self.problem.seed,
+            problem.z0.device,
+            self.problem.data_hashes(),
+        )
         return Driver(problem.f, problem.z0, self.method, self, card, on_step, should_stop).run()
 
 
@@ -67,17 +73,20 @@ def solve(
 ) -> SolveResult:
     """Find z = f(z) for each sample; stop a sample when ||f(z) - z|| <= atol + rtol ||f(z)||.
 
-    The returned z is, per sample, an iterate at which f was evaluated: the one that met the tolerance,
-    otherwise the one with the smallest relative residual. `error_estimate` is its residual times the
-    largest ||dz|| / ||dg|| that the method saw, a lower bound of ||(I - J)^-1||: an estimate, not a bound.
+    The returned z is, per sample, an iterate at which f was evaluated: the one that met the
+    tolerance, otherwise the one with the smallest relative residual. `error_estimate` is its
+    residual times the largest ||dz|| / ||dg|| that the method saw, a lower bound of ||(I - J)^-1||:
+    an estimate, not a bound.
 
-    Raises KnobError before any evaluation for a misspelled or impossible knob or a start that is not
-    finite floating-point numbers; ValueError at the first evaluation if f changes shape, dtype or device.
-    An exception of f itself passes through with the partial result as its `partial_result`.
+    Raises KnobError before any evaluation for a misspelled or impossible knob or a start that is
+    not finite floating-point numbers; ValueError at the first evaluation if f changes shape, dtype
+    or device. An exception of f itself passes through with the partial result as its
+    `partial_result`.
     """
     if not isinstance(method, MethodSpec):
         raise KnobError(
-            f"method = {method!r} is not a method: give one of {', '.join(METHODS)}, e.g. Anderson()."
+            f"method = {method!r} is not a method: give one of {', '.join(METHODS)}, "
+            "e.g. Anderson()."
         )
     if not callable(f):
         raise KnobError(f"f = {f!r} is not callable: give a function z -> f(z).")

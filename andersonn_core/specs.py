@@ -1,4 +1,4 @@
-"""Knobs and specs: each control of the lab is declared once, validated, hashed and serialized here."""
+"""Knobs and specs: each control of the lab is declared, validated and hashed once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class KnobError(ValueError, TypeError):
 
 @dataclass(frozen=True)
 class Knob:
-    """The declaration of one control, as widgets, sweeps, the URL, the CLI and the README read it."""
+    """The declaration of one control, as widgets, sweeps, URL, CLI and README read it."""
 
     name: str
     default: Any
@@ -53,17 +53,16 @@ class Knob:
             text = {"spec": "a spec", "text": "text"}.get(self.kind, "any finite number")
         else:
             low = "above " if self.exclusive_minimum else ""
-            high = "" if self.maximum is None else f" to {self.maximum:g}"
-            text = (
-                f"{low}{self.minimum:g}{high}"
-                if self.maximum is not None
-                else f"{low or 'at least '}{self.minimum:g}"
-            )
+            low += "" if self.minimum is None else _number(self.minimum)
+            if self.maximum is not None:
+                text = f"{low} to {_number(self.maximum)}"
+            else:
+                text = low if self.exclusive_minimum else f"at least {low}"
         return f"{text}, or None" if self.optional else text
 
     @property
     def slider_range(self) -> tuple[float, float] | None:
-        """Where a slider goes: the typical range if there is one, else the valid range if bounded."""
+        """Where a slider goes: the typical range, else the valid range if it is bounded."""
         if self.typical is not None:
             return self.typical
         if self.minimum is None or self.maximum is None:
@@ -84,7 +83,7 @@ def knob(
     unit: str = "",
     identity: bool = True,
 ) -> Any:
-    """Declare one knob of a Spec: default, valid range, typical range (the slider), symbol, one sentence."""
+    """Declare one knob: default, sentence, valid range, typical range (the slider), symbol."""
     bounds: dict[str, Any] = {"le": maximum}
     bounds["gt" if exclusive_minimum else "ge"] = minimum
     declared = dict(
@@ -125,11 +124,11 @@ class Spec(BaseModel):
         return {name: _knob_of(name, field) for name, field in cls.model_fields.items()}
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some knobs changed; dotted names reach into specs (``**{"method.window": 3}``)."""
+        """A copy with some knobs changed; dotted names reach in (``**{"method.window": 3}``)."""
         return type(self)(**_merged(self, changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """All resolved knobs, nested specs included, each spec with its table name as ``"name"``."""
+        """All resolved knobs, nested specs too, each spec with its table name as ``"name"``."""
         head = {"name": self.name} if self.name else {}
         return head | {key: _plain(getattr(self, key)) for key in type(self).model_fields}
 
@@ -227,7 +226,8 @@ def _sentence(cls: type[Spec], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{cls.__name__}.{name}{symbol} is required: {declared.doc}"
     remedy = _remedy(declared, value)
-    return f"{cls.__name__}.{name}{symbol} = {value!r} is not allowed: it must be {declared.range_text}. {remedy}"
+    what = f"{cls.__name__}.{name}{symbol} = {value!r}"
+    return f"{what} is not allowed: it must be {declared.range_text}. {remedy}"
 
 
 def _remedy(declared: Knob, value: Any) -> str:
@@ -237,12 +237,17 @@ def _remedy(declared: Knob, value: Any) -> str:
     if declared.kind in ("integer", "number") and (
         isinstance(value, bool | str) or not _is_number(value)
     ):
-        return f"Give {'an integer' if declared.kind == 'integer' else 'a number'}, such as {declared.default!r}."
+        kind = "an integer" if declared.kind == "integer" else "a number"
+        return f"Give {kind}, such as {declared.default!r}."
     if declared.kind == "integer" and isinstance(value, float):
         return f"Give an integer, such as {round(value)}."
     if declared.typical is not None:
         return f"Typical values are {declared.typical[0]:g} to {declared.typical[1]:g}."
     return f"The default is {declared.default!r}."
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
 def _is_number(value: Any) -> bool:

@@ -50,21 +50,21 @@ class Crossing:
 
 
 def levels_of(result: SolveResult, target: float, fraction: float) -> tuple[Floats, Floats]:
-    """Seconds (K,), and levels (K, 1 + B): the one that `fraction` of the samples reached, and each.
+    """Seconds (K,), and levels (K, 1 + B): what `fraction` of the samples reached, then each.
 
     Levels are best-so-far, infinite until the first finite residual, and cut off at the target.
     """
-    residual = result.history.relative_residual.double().cpu().numpy()
+    residual = result.history.relative_residual.cpu().double().numpy()
     best = np.minimum.accumulate(np.where(np.isfinite(residual), residual, math.inf), axis=0)
     best = np.maximum(best, target)
     rank = math.ceil(fraction * best.shape[1]) - 1
     reached = np.partition(best, rank, axis=1)[:, rank]
-    return result.history.seconds.double().cpu().numpy(), np.column_stack([reached, best])
+    return result.history.seconds.cpu().double().numpy(), np.column_stack([reached, best])
 
 
 def loosest_converged(result: SolveResult) -> float:
     """The largest relative residual that met the tolerance; 0 if none did."""
-    final = result.relative_residual.double()[result.converged]
+    final = result.relative_residual[result.converged]
     return float(final.max()) if len(final) else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Honest clocks: thread CPU time for one-threaded CPU work, wall time for several threads, events on a GPU."""
+"""Honest clocks: thread CPU time on one CPU thread, wall time on several, events on a GPU."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class CudaClock:
 def clock_for(device: torch.device) -> Clock:
     """The clock to quote for work on `device`.
 
-    Thread CPU time leaves out what other programs on a shared machine do, but it sees only the calling
-    thread: with several torch threads wall time is the only honest figure.
+    Thread CPU time leaves out what other programs on a shared machine do, but it sees only the
+    calling thread: with several torch threads wall time is the only honest figure.
     """
     if device.type == "cuda":
         return CudaClock()

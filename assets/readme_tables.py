@@ -1,4 +1,4 @@
-"""The tables of README.md that come from the code: `python assets/readme_tables.py` rewrites them."""
+"""The tables of README.md that come from the code: running this file rewrites them."""
 
 from __future__ import annotations
 

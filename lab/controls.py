@@ -31,11 +31,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Anderson wins": {"problem": "affine", "spectral_radius": 0.99, "size": 200, "max_iter": 2000},
     "forward wins": {"problem": "newton"},
     "watch it diverge": {
-        "problem": "affine", "spectrum": "disc", "spectral_radius": 1.3, "size": 40,
+        "problem": "affine", "spectrum": "alternating", "spectral_radius": 1.3, "size": 40,
+        "window": 20,
     },
     "stiff: Poisson": {"problem": "poisson", "max_iter": 1000},
     "the stubborn digit": {
-        "problem": "digits_deq", "batch_size": 64, "rtol": 1e-4, "max_iter": 400, "fallback": False,
+        "problem": "digits_deq", "training_seed": 1, "seed": 29, "batch_size": 16, "rtol": 1e-4,
+        "max_iter": 400, "fallback": False,
     },
 }  # fmt: skip
 OPENING = PRESETS["real: digits"]
@@ -242,9 +244,10 @@ class Controls(param.Parameterized):
         return refused
 
     def preset(self, name: str) -> None:
-        """Start over from the preset's problem with its values; the rest as declared."""
-        self.reset(PRESETS[name]["problem"])
-        self.apply(PRESETS[name])
+        """The values of a preset, the rest as declared."""
+        with self._transaction():
+            self.reset(PRESETS[name]["problem"])
+            self.apply(PRESETS[name])
 
     def reset(self, problem: str | None = None) -> None:
         """Every knob as declared, for this or another problem; Broyden off."""
@@ -301,13 +304,13 @@ class Controls(param.Parameterized):
     @param.depends("problem", watch=True)
     def _follow_problem(self) -> None:
         """Give knobs this problem's ranges and, where it declares them otherwise, its defaults."""
-        with self._transaction():
-            kept = {
-                name: getattr(self, name)
-                for name, knob in declared(PROBLEMS[self.problem]).items()
-                if self._declared.get(name) == knob
-            }
-            self._adopt(kept)
+        knobs = declared(PROBLEMS[self.problem])
+        alike = [name for name, knob in knobs.items() if self._declared.get(name) == knob]
+        self._depth += 1  # the problem's own change counts next, and for all of these
+        try:
+            self._adopt({name: getattr(self, name) for name in alike})
+        finally:
+            self._depth -= 1
 
     def _adopt(self, kept: Mapping[str, Any]) -> None:
         own = PROBLEMS[self.problem]

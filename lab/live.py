@@ -30,6 +30,7 @@ class Live:
     errors: dict[str, str] = field(default_factory=dict)
     problem: Problem | None = None
     crossing: Crossover | None = None
+    expected: float = 50.0  # evaluations, for the spacing of markers
 
     def restart(self, methods: Iterable[str], tolerance: float, problem_name: str, window: int) -> None:
         """Forget the generation before."""
@@ -38,7 +39,7 @@ class Live:
     def take(self, update: Update) -> dict[str, list[float]]:
         """Read one update; returns the new points of the method's curve."""
         name = update.method
-        trace = self.traces.setdefault(name, Trace(self.tolerance))
+        trace = self.traces.setdefault(name, Trace(self.tolerance, self.expected))
         if update.problem is not None:
             self.problem = update.problem
         if update.frames is not None:

@@ -36,6 +36,7 @@ OVERTIME = (
     f"Stopped after {WALL_LIMIT:.0f} s, the longest that one run may take on this page. "
     "Lower the batch size, the problem size or max_iter, or run it in Python."
 )
+TOO_SOON = "Stopped before the first evaluation."
 NO_MEMORY = "The run did not fit into memory: lower the batch size, the problem size or the window."
 
 
@@ -234,6 +235,8 @@ class Runner:
             with self._pool.slots.slot() as slot:
                 if job.stopped_at is None:
                     self._solve(job, slot)
+                else:
+                    job.error = TOO_SOON
         except BaseException as error:  # a visitor's map may raise anything, SystemExit too
             job.error = sentence(error)
             job.result = getattr(error, "partial_result", None)

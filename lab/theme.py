@@ -53,9 +53,9 @@ def _strokes(picard: str, anderson: str, broyden: str, inks: tuple[str, str, str
     }
 
 
-# One ramp for every heat map: small residuals blue, large ones pale (light) or bright (dark).
+# One ramp for every heat map: what is small stands out from the paper: deep on white, bright on dark.
 _HEAT_LIGHT = ("#08306b", "#0b559f", "#2b7bba", "#539ecd", "#89bedc", "#bad6eb", "#dbe9f6", "#f5f4ef")
-_HEAT_DARK = ("#10202f", "#143a56", "#17557e", "#2172a6", "#3f92c8", "#74b4dd", "#b3d6ea", "#f3efe0")
+_HEAT_DARK = ("#e9f6ff", "#b5dcf5", "#7fbfe6", "#4f9fd0", "#2f7db1", "#255f89", "#22475f", "#25333f")
 
 LIGHT = Palette(
     dark=False, paper="#ffffff", canvas="#f3f5f8", text="#16202b", muted="#51606f", rule="#dce2e9",

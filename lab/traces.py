@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from andersonn_core.results import SolveResult
 
 Floats = NDArray[np.float64]
-COLUMNS = ("evaluation", "seconds", "median", "low", "high", "worst", "mark", "worst_mark")
+COLUMNS = ("evaluation", "seconds", "median", "low", "high", "worst", "mark")
 QUANTILES = {"median": 0.5, "low": 0.1, "high": 0.9, "worst": 1.0}
 SHOWN_FLOOR = 1e-17  # a residual of exactly zero has no place on a logarithmic axis
-MARK_EVERY = (5, 10, 25, 50, 100, 250, 500, 1000)
-MARKS = 9  # at most about so many markers on a line
+MARK_EVERY = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+MARKS = 9  # at most so many markers on a line
+MARK = 7.0  # pixels
 
 
 class Rows(Protocol):
@@ -38,8 +39,9 @@ class Trace:
     that no flat tail suggests further work.
     """
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(self, tolerance: float, expected: float = 50.0) -> None:
         self.tolerance = tolerance
+        self.stride = stride(expected)  # of the markers
         self.levels: Floats | None = None  # (B,) the last finite residual of each sample
         self.ended = dict.fromkeys(QUANTILES, False)
         self.evaluations = 0
@@ -66,8 +68,7 @@ class Trace:
         if math.isfinite(point["median"]):
             self.median_evaluations = number
         self.largest = max(self.largest, point["worst"] if math.isfinite(point["worst"]) else 1.0)
-        point["mark"] = 7.0 if number == 1 or number % _stride(number) == 0 else 0.0
-        point["worst_mark"] = 0.0
+        point["mark"] = MARK if number == 1 or number % self.stride == 0 else 0.0
         return point
 
     def _held(self, residual: Floats) -> Floats:  # (B,) -> (B,)
@@ -89,9 +90,15 @@ class Trace:
         return level if math.isfinite(level) else math.nan
 
 
-def _stride(number: int) -> int:
-    """Markers get sparser along the line; what is drawn is never moved."""
-    return next((step for step in MARK_EVERY if number <= step * MARKS), MARK_EVERY[-1])
+def stride(evaluations: float) -> int:
+    """How many evaluations lie between two markers of a line."""
+    return next((step for step in MARK_EVERY if evaluations <= step * MARKS), MARK_EVERY[-1])
+
+
+def marks(evaluations: int) -> list[float]:
+    """The markers of a finished line."""
+    step = stride(evaluations)
+    return [MARK if k == 1 or k % step == 0 else 0.0 for k in range(1, evaluations + 1)]
 
 
 class ResultRows:

@@ -128,7 +128,7 @@ def _values(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _value(knob: Knob | None, name: str, text: str) -> Any:
-    """The value that a text stands for; if there is none the text itself, for the knob to refuse."""
+    """The value that a text stands for, else the text itself, for the knob to refuse."""
     kind = "switch" if name == "broyden" else knob.kind if knob else "text"
     if knob is not None and knob.optional and text == AUTO:
         return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import panel as pn
+from bokeh.core.properties import value
 from bokeh.layouts import column, row
 from bokeh.models import (
     BasicTicker,
@@ -23,22 +26,24 @@ from bokeh.models import (
 )
 from bokeh.palettes import interp_palette
 from bokeh.plotting import figure
+from IPython.display import HTML
 from torch import Tensor
 
 from andersonn_core import Crossover, SolveResult
 from andersonn_core.words import residual_text, seconds_text
 from lab.figures.base import bare_figure, decades, paint
 from lab.figures.curves import CurvePair
-from lab.theme import FONT, LIGHT
+from lab.theme import FONT, LIGHT, Stroke
 from lab.traces import columns_of
 
 FORWARD, ANDERSON = LIGHT.strokes["picard"], LIGHT.strokes["anderson"]
 WIDTH = 900
+SUBSCRIPTS = "₀₁₂₃₄₅"
 MOVE_START = (Path(__file__).parent / "move_start.js").read_text()
 CURVES = ("path", "forward", "weight", "size", "forward_size")
 SAYS = (
-    "Started at <b>{angle} degrees</b>, Anderson shrinks the distance by <b>{rate}</b> per step in the "
-    "long run; forward iteration by 0.667."
+    "Started at <b>{angle} degrees</b>, Anderson multiplies the distance by <b>{rate}</b> per step "
+    "in the long run, forward iteration by 0.667."
 )
 
 
@@ -54,11 +59,13 @@ def _pane(model: Any) -> pn.pane.Bokeh:
 
 
 def _text(plot: figure, x: Any, y: Any, text: Any, color: str, **options: Any) -> None:
-    style = dict(text_font=FONT, text_font_size="13px", text_color=color, text_baseline="middle")
+    style = dict(
+        text_font=value(FONT), text_font_size="13px", text_color=color, text_baseline="middle"
+    )
     plot.text(x, y, text, **(style | options))
 
 
-def _draw(plot: figure, x: Any, y: Any, stroke: Any, **options: Any) -> None:
+def _draw(plot: figure, x: Any, y: Any, stroke: Stroke, **options: Any) -> None:
     """A line with markers, in one method's color, dash and marker."""
     line = dict(line_color=stroke.color, line_dash=stroke.dash, line_width=stroke.width)
     plot.line(x, y, **line, **options)
@@ -71,47 +78,86 @@ def _draw(plot: figure, x: Any, y: Any, stroke: Any, **options: Any) -> None:
 # -- one dimension --------------------------------------------------------------------------------
 
 
-def secant_picture(g: Callable[[Tensor], Tensor], points: Tensor, low: float, high: float) -> Any:
-    """g over [low, high] with the lines through neighboring points, down to where they cross zero."""
-    z = points.new_tensor(np.linspace(low, high, 200))
+def cobwebs(
+    f: Callable[[Tensor], Tensor], forward: Tensor, secant: Tensor, low: float, high: float
+) -> pn.pane.Bokeh:
+    """Two ways from the same start to where the graph of f meets the diagonal."""
+    left, right = (_graph(f, forward, low, high) for _ in range(2))
+    z = forward[:8].tolist()
+    xs = [z[0]] + [a for a in z[1:-1] for _ in range(2)]
+    ys = [z[1]] + [b for pair in zip(z[1:], z[2:], strict=False) for b in pair]
+    left.line(xs, ys, line_color=FORWARD.color, line_dash=FORWARD.dash, line_width=FORWARD.width)
+    _points(left, z[:3], f(forward[:3]).tolist(), FORWARD)
+    left.title.text = "forward iteration: across to the diagonal, up or down to the graph"
+
+    z, image = secant.tolist(), f(secant).tolist()
+    for a, b, new in ((0, 1, 2), (1, 2, 3)):
+        ends = sorted([(z[a], image[a]), (z[b], image[b]), (z[new], z[new])])
+        xs, ys = zip(*ends, strict=True)
+        right.line(xs, ys, line_color=ANDERSON.color, line_width=ANDERSON.width if a == 0 else 1.4)
+    right.line([z[2], z[2]], [z[2], image[2]], line_color=ANDERSON.color, line_dash="dotted")
+    _points(right, z[:3], image[:3], ANDERSON)
+    right.title.text = "secant: a line through two points, down to the diagonal"
+    return _pane(row(left, right))
+
+
+def _graph(f: Callable[[Tensor], Tensor], like: Tensor, low: float, high: float) -> figure:
+    """The graph of f and the diagonal."""
+    z = like.new_tensor(np.linspace(low, high, 200))
     plot = _figure(
-        WIDTH * 2 // 3, 340, x_range=Range1d(low, high), x_axis_label="z", y_axis_label="g(z) = cos z - z"
-    )
-    plot.line(z.numpy(), g(z).numpy(), line_color=LIGHT.text, line_width=2)
-    plot.add_layout(Span(dimension="width", location=0, line_color=LIGHT.muted, line_width=1))
-    for k, (a, b, new) in enumerate(zip(points, points[1:], points[2:], strict=False)):
-        through = sorted((float(p), float(g(p))) for p in (a, b)) + [(float(new), 0.0)]
-        xs, ys = zip(*sorted(through), strict=True)
-        plot.line(xs, ys, line_color=ANDERSON.color, line_width=1.6 if k == 0 else 1.2)
-        plot.line(2 * [float(new)], [0.0, float(g(new))], line_color=LIGHT.muted, line_dash="dotted")
-    values = [float(g(p)) for p in points]
-    plot.scatter(
-        points.tolist(), values, size=9, marker="circle", fill_color=LIGHT.paper,
-        line_color=ANDERSON.color, line_width=2,
+        WIDTH // 2, 340, x_range=Range1d(low, high), y_range=Range1d(0.4, 1.1),
+        x_axis_label="z", y_axis_label="f(z)",
     )  # fmt: skip
-    shown = points[:3]
-    names = [f"z{k}" for k in range(len(shown))]
-    _text(plot, shown.tolist(), values[:3], names, ANDERSON.ink, x_offset=9, y_offset=-9)
-    return _pane(plot)
+    plot.line(z.numpy(), f(z).numpy(), line_color=LIGHT.text, line_width=2)
+    plot.line([low, high], [low, high], line_color=LIGHT.muted, line_width=1)
+    _text(plot, [0.43], [0.43], ["f(z) = z"], LIGHT.muted, x_offset=10)
+    plot.title.text_font, plot.title.text_font_size = FONT, "13px"
+    plot.title.text_font_style, plot.title.text_color = "normal", LIGHT.text
+    return plot
+
+
+def _points(plot: figure, x: list[float], y: list[float], stroke: Stroke) -> None:
+    """Numbered points on the graph."""
+    plot.scatter(
+        x,
+        y,
+        size=9,
+        marker=stroke.marker,
+        fill_color=LIGHT.paper,
+        line_color=stroke.color,
+        line_width=2,
+    )
+    names = [f"z{SUBSCRIPTS[k]}" for k in range(len(x))]
+    _text(plot, x, y, names, stroke.ink, x_offset=9, y_offset=-10)
 
 
 # -- residual curves ------------------------------------------------------------------------------
 
 
 class Curves:
-    """Relative residual by evaluations, and by seconds if wanted: the Convergence page's own figures."""
+    """Relative residual by evaluations and, if wanted, by seconds: the page's own figures."""
 
     def __init__(self, rtol: float, seconds: bool = True) -> None:
-        self.rtol, self.seconds = rtol, seconds
+        self.rtol = rtol
         self.pair = CurvePair(LIGHT, rtol)
-        shown = [plot for axis, plot in self.pair.figures.items() if seconds or axis == "evaluation"]
-        for plot in shown:
+        shown = [
+            plot for axis, plot in self.pair.figures.items() if seconds or axis == "evaluation"
+        ]
+        for plot, label in zip(shown, self.pair.tolerance_labels, strict=False):
             plot.sizing_mode = "fixed"
             plot.width = WIDTH // 2 if seconds else WIDTH * 2 // 3
+            # Lines end at the tolerance: its label goes below them, to the right.
+            label.x, label.text_align = plot.width - 80, "right"
+            label.text_baseline, label.y_offset = "top", -10
         self.pane = _pane(row(shown))
 
-    def show(self, point: Crossover | None = None, **results: SolveResult) -> pn.pane.Bokeh:
-        """Draw these results (picard=..., anderson=...), each called as the palette calls it."""
+    def show(
+        self, point: Crossover | None = None, crop: bool = False, **results: SolveResult
+    ) -> pn.pane.Bokeh:
+        """Draw these results (picard=..., anderson=...), each called as the palette calls it.
+
+        With `crop` the axes end soon after the median lines; worst samples may run out of them.
+        """
         pair, traces = self.pair, {}
         for name, result in results.items():
             traces[name], columns = columns_of(result, self.rtol)
@@ -119,6 +165,12 @@ class Curves:
         pair.fit(traces)
         pair.label_ends(traces)
         pair.set_clock(next(iter(results.values())).history.clock)
+        ends = dict(pair.ends.data)
+        lowest = 3 * float(pair.y.start)  # a residual of zero is below every frame
+        pair.ends.data = ends | {"y": [max(y, lowest) for y in ends["y"]]}
+        if crop:
+            for axis, x in pair.x.items():
+                x.end = 1.6 * max(ends[f"x_{axis}"])
         if point is not None and point.by_seconds.kind == "at":
             by = {"evaluation": point.by_evaluations, "seconds": point.by_seconds}
             pair.mark_crossing({axis: _crossing(axis, where) for axis, where in by.items()})
@@ -135,10 +187,11 @@ def _crossing(axis: str, point: Any) -> tuple[float, float, str] | None:
 
 
 def residual_curves(
-    rtol: float, point: Crossover | None = None, seconds: bool = True, **results: SolveResult
-) -> pn.pane.Bokeh:
-    """The curves of some results, with the crossover if one is given."""
-    return Curves(rtol, seconds).show(point, **results)
+    rtol: float, point: Crossover | None = None, seconds: bool = True, crop: bool = False,
+    **results: SolveResult,
+) -> pn.pane.Bokeh:  # fmt: skip
+    """The curves of some results, with the crossover if one is given; see `Curves.show`."""
+    return Curves(rtol, seconds).show(point, crop, **results)
 
 
 def stubborn_picture(
@@ -146,7 +199,9 @@ def stubborn_picture(
 ) -> pn.pane.Bokeh:
     """One digit, and its residual in several runs: {"what is written": ("picard", result)}."""
     digit = _figure(150, 150, x_range=Range1d(0, 1), y_range=Range1d(0, 1))
-    digit.image([np.flipud(image.numpy())], 0, 0, 1, 1, palette=interp_palette(("#ffffff", LIGHT.text), 64))
+    digit.image(
+        [np.flipud(image.numpy())], 0, 0, 1, 1, palette=interp_palette(("#ffffff", LIGHT.text), 64)
+    )
     digit.axis.visible = digit.grid.visible = False
     plot = _figure(
         WIDTH - 170, 340, y_axis_type="log", x_axis_label="evaluations of the map f",
@@ -154,7 +209,9 @@ def stubborn_picture(
     )  # fmt: skip
     decades(plot.yaxis)
     plot.xgrid.visible = False
-    plot.add_layout(Span(dimension="width", location=rtol, line_color=LIGHT.muted, line_dash="dotted"))
+    plot.add_layout(
+        Span(dimension="width", location=rtol, line_color=LIGHT.muted, line_dash="dotted")
+    )
     _text(plot, [1], [rtol], [f"tolerance {residual_text(rtol)}"], LIGHT.muted, y_offset=-9)
     longest = max(int(result.sample_evals[sample]) for _, result in runs.values())
     plot.x_range = Range1d(0, 1.35 * longest)
@@ -175,17 +232,19 @@ def stubborn_picture(
 
 def plane_paths(center: Tensor, forward: Tensor, anderson: Tensor) -> pn.pane.Bokeh:
     """Iterates (K, 2) of both methods in the plane, numbered from the start."""
-    plot = _figure(440, 420, match_aspect=True, x_axis_label="first number", y_axis_label="second number")
+    plot = _figure(
+        440, 420, match_aspect=True, x_axis_label="first number", y_axis_label="second number"
+    )
     for points, stroke in ((forward, FORWARD), (anderson, ANDERSON)):
         _draw(plot, points[:, 0].numpy(), points[:, 1].numpy(), stroke)
     x, y = center.tolist()
     plot.scatter([x], [y], marker="x", size=14, line_color=LIGHT.text, line_width=2.5)
-    _text(plot, [x], [y], ["center"], LIGHT.text, x_offset=10, y_offset=12)
+    _text(plot, [x], [y], ["center"], LIGHT.text, x_offset=-12, text_align="right")
     (x, y), last = forward[0].tolist(), forward[len(forward) // 2].tolist()
-    _text(plot, [x], [y], ["start"], LIGHT.text, x_offset=9, y_offset=-9)
+    _text(plot, [x], [y], ["start"], LIGHT.text, x_offset=-10, text_align="right")
     _text(plot, [last[0]], [last[1]], ["forward"], FORWARD.ink, x_offset=10)
     (x, y) = anderson[-2].tolist()
-    _text(plot, [x], [y], ["Anderson"], ANDERSON.ink, x_offset=10, y_offset=10)
+    _text(plot, [x], [y], ["Anderson"], ANDERSON.ink, x_offset=-8, y_offset=12, text_align="right")
     return _pane(plot)
 
 
@@ -229,7 +288,9 @@ def rate_fan(
     return _pane(row(column(plane, slider), right))
 
 
-def _angle_table(rates: Tensor, anderson: Tensor, forward: Tensor, gamma: Tensor) -> ColumnDataSource:
+def _angle_table(
+    rates: Tensor, anderson: Tensor, forward: Tensor, gamma: Tensor
+) -> ColumnDataSource:
     """Row by row: angle 0 with its K steps, the next angle with its K steps, ..."""
     steps, angles = anderson.shape[:2]
     weights = gamma.new_full((steps, angles), math.nan)
@@ -266,10 +327,14 @@ def _fan(factors: Tensor, start: ColumnDataSource, shown: Mapping[str, ColumnDat
     )  # fmt: skip
     plot.add_layout(bar, "right")
     for name in ("forward", "path"):
-        plot.line("x", "y", source=shown[name], line_color=LIGHT.paper, line_width=6, line_alpha=0.75)
+        plot.line(
+            "x", "y", source=shown[name], line_color=LIGHT.paper, line_width=6, line_alpha=0.75
+        )
     for name, stroke in (("forward", FORWARD), ("path", ANDERSON)):
         _draw(plot, "x", "y", stroke, source=shown[name])
-    plot.scatter("x", "y", source=start, size=16, fill_color=LIGHT.text, line_color=LIGHT.paper, line_width=2)
+    plot.scatter(
+        "x", "y", source=start, size=16, fill_color=LIGHT.text, line_color=LIGHT.paper, line_width=2
+    )
     plot.grid.visible = False
     return plot
 
@@ -292,12 +357,14 @@ def _size_figure(shown: Mapping[str, ColumnDataSource], steps: int) -> figure:
     decades(plot.yaxis)
     plot.xgrid.visible = False
     for name, stroke in (("forward_size", FORWARD), ("size", ANDERSON)):
-        _draw(plot, "x", "y", stroke, source=shown[name])
+        line = dict(line_color=stroke.color, line_dash=stroke.dash, line_width=stroke.width)
+        plot.line("x", "y", source=shown[name], **line)
+    _text(plot, [steps - 3], [1e-3], ["forward"], FORWARD.ink, text_align="right")
+    _text(plot, [1], [1e-18], ["Anderson"], ANDERSON.ink)
     return plot
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A small table without the index column."""
-    import pandas as pd
-
-    return pd.DataFrame(list(rows)).style.hide(axis="index")
+def reveal(words: str, function: Callable[..., Any]) -> Any:
+    """The source of a function, behind words that have to be clicked."""
+    source = html.escape(inspect.getsource(function))
+    return HTML(f"<details><summary>{html.escape(words)}</summary><pre>{source}</pre></details>")

@@ -104,7 +104,7 @@ def test_where_a_stopped_forward_iteration_was_passed_is_still_known():
     point = crossover(stopped, synthetic(SIXTY_FOURTHS, method_seconds=1.0, rtol=1e-6))
     assert point.kind == "only the challenger converges"
     assert point.by_seconds.seconds == 5.0
-    assert "forward iteration is at 2e-3 after 10 evaluations" in point.sentence
+    assert "forward iteration is still at 2e-3 after 10 evaluations" in point.sentence
     assert point.sentence.endswith("Anderson is ahead after 5 s.")
 
 
@@ -236,6 +236,14 @@ def test_the_interval_covers_the_true_crossover_in_95_percent_of_simulations():
         low, high = crossover(ones, others).by_seconds.seconds_interval
         covered += low <= truth <= high
     assert 0.92 <= covered / trials <= 0.98
+
+
+def test_a_clock_too_coarse_to_see_the_runs_gives_no_penalty_and_no_error():
+    one, other = forward(HALVES, map_seconds=0.0), synthetic(SIXTY_FOURTHS, map_seconds=0.0)
+    for point in (crossover(one, other), crossover([one] * 2, [other] * 2)):
+        assert math.isnan(point.mixing_penalty)
+        assert math.isnan(point.speedup(1e-3))
+        assert point.by_evaluations.kind == "from the start"
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "95", ""])

@@ -12,8 +12,8 @@ from torch import Tensor
 class BestIterate:
     """Per sample, the value seen with the smallest score.
 
-    While a sample improves, its best value is the newest one, which the caller holds anyway; a copy is
-    made only when the next value is worse. A monotone solve therefore never copies.
+    While a sample improves, its best value is the newest one, which the caller holds anyway; a copy
+    is made only when the next value is worse. A monotone solve therefore never copies.
     """
 
     score: Tensor  # (B,) smallest so far, inf before the first
@@ -28,7 +28,7 @@ class BestIterate:
         return cls(score, torch.zeros_like(score, dtype=torch.bool), values.clone())
 
     def update(self, score: Tensor, running: Tensor) -> Tensor:  # (B,), (B,) bool -> (B,) bool
-        """Take the newest value's score; returns the samples whose previous value must be saved now."""
+        """Take the newest value's score; return the samples whose previous value must be saved."""
         improved = running & (score < self.score)  # False for NaN
         evicted = self.newest & running & ~improved
         self.score = torch.where(improved, score.double(), self.score)

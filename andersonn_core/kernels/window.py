@@ -1,7 +1,8 @@
 """A ring of differences of iterates and residuals, with the Gram matrix kept up to date.
 
-This is the torch reference: one new Gram row a step, in the orientation of the batched product that runs
-at memory speed on CPUs ((B, 1, n) x (B, n, m); the other orientation was measured 4 to 11 times slower).
+This is the torch reference: one new Gram row a step, in the orientation of the batched product that
+runs at memory speed on CPUs ((B, 1, n) x (B, n, m); the other orientation was measured 4 to 11
+times slower).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class DifferenceWindow:
         self.count.masked_fill_(samples, 0)
 
     def append(self, dz: Tensor, dg: Tensor, samples: Tensor | None, now: int) -> None:
-        """Store one difference (B, n) for `samples` (B,) bool, over the oldest where full; None: all."""
+        """Store one difference (B, n) for `samples` (B,), None for all, over the oldest if full."""
         stored = self.dg
         if samples is None:
             rows = torch.arange(len(dz), device=dz.device)

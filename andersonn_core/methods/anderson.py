@@ -40,7 +40,7 @@ class AndersonState(MethodState):
 
 
 class Anderson(MethodSpec):
-    """Anderson acceleration of type II with a scaled, regularized least-squares problem per sample."""
+    """Anderson acceleration of type II, one scaled and regularized problem per sample."""
 
     name: ClassVar[str] = "anderson"
     label: ClassVar[str] = "Anderson"
@@ -54,14 +54,16 @@ class Anderson(MethodSpec):
         minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
     )  # fmt: skip
     regularization: float | None = knob(
-        None, "Ridge on the Gram matrix after scaling it to unit diagonal; None: 10 rounding errors.",
+        None, "Ridge on the Gram matrix scaled to unit diagonal; None: 10 rounding errors.",
         minimum=0.0, maximum=1.0, typical=(1e-12, 1e-1), symbol="lambda", log=True,
     )  # fmt: skip
     restart: Literal["full", "never"] = knob(
         "full", "full: use a full window once, then keep only the newest difference; never: slide."
     )
-    period: int = knob(1, "Extrapolate at every p-th step, plain steps between.", minimum=1, maximum=100,
-                       typical=(1, 10), symbol="p")  # fmt: skip
+    period: int = knob(
+        1, "Extrapolate at every p-th step, plain steps between.",
+        minimum=1, maximum=100, typical=(1, 10), symbol="p",
+    )  # fmt: skip
     delay: int = knob(
         0, "Plain steps before the history starts.", minimum=0, maximum=10_000, typical=(0, 20)
     )
@@ -70,11 +72,11 @@ class Anderson(MethodSpec):
     )
     fallback: bool = knob(
         True,
-        "A sample that stops making progress goes on with plain steps from its best iterate for a while.",
+        "A sample that circles goes on with plain steps from its best iterate for a while.",
     )
 
     def memory_vectors(self, n: int) -> int:
-        """Two rings, the previous point and residual, a residual, the next point, the fallback's best."""
+        """Two rings, two points, two residuals, the fallback's best."""
         return 2 * min(self.window, n) + 5
 
     def init(self, z: Tensor) -> AndersonState:  # (B, n)
@@ -91,7 +93,7 @@ class Anderson(MethodSpec):
         )
 
     def step(self, state: AndersonState, z: Tensor, f_z: Tensor) -> Tensor:
-        """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); a plain step without differences."""
+        """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); plain without differences."""
         state.timer.lap("bookkeeping")
         g = f_z - z
         norm = torch.linalg.vector_norm(g, dim=1)
@@ -102,11 +104,11 @@ class Anderson(MethodSpec):
             self._remember(state, z, g)
         if state.window.size and self.fallback:
             state.timer.lap("bookkeeping")
-            self._watch(state, norm / torch.linalg.vector_norm(f_z, dim=1))
+            self._watch(state, norm, f_z)
         if state.window.size and since > 0 and since % self.period == 0:
             self._accelerate(state, z_next, g, norm)
-        if state.fallback.any_fired:
-            z_next = torch.where(state.fallback.fired[:, None], state.fallback.best.saved, z_next)
+        if bool(state.fallback.home.any()):
+            z_next = torch.where(state.fallback.home[:, None], state.fallback.best.saved, z_next)
         state.z, state.g, state.evaluation = z, g, state.evaluation + 1
         return z_next
 
@@ -123,13 +125,16 @@ class Anderson(MethodSpec):
         ratio = torch.linalg.vector_norm(dz, dim=1) / torch.linalg.vector_norm(dg, dim=1)
         state.stretch = torch.fmax(state.stretch, ratio)  # fmax passes over 0 / 0
 
-    def _watch(self, state: AndersonState, relative: Tensor) -> None:  # (B,)
-        """Let samples that circle fall back: their history is emptied."""
-        state.fallback.watch(relative, state.z, state.g, self.mixing)
-        if state.fallback.any_fired:
-            state.window.clear(state.fallback.fired)
-            state.spent &= ~state.fallback.fired
-            state.diagnostics.mark(state.fallback.fired, Event.FALLBACK)
+    def _watch(self, state: AndersonState, norm: Tensor, f_z: Tensor) -> None:  # (B,), (B, n)
+        """Let samples that circle fall back to plain steps: their history is emptied."""
+        fallback = state.fallback
+        relative = norm / torch.linalg.vector_norm(f_z, dim=1)
+        fallback.watch(norm, relative, state.z, state.g, self.mixing)
+        if fallback.any_plain:
+            state.window.clear(fallback.plain)
+            state.spent &= ~fallback.plain
+            state.diagnostics.mark(fallback.fired, Event.FALLBACK)
+            state.diagnostics.mark(fallback.plain, Event.PLAIN)
 
     def _accelerate(self, state: AndersonState, z_next: Tensor, g: Tensor, norm: Tensor) -> None:
         """In place: z_next - (dZ + mixing dG)^T gamma (B, n), and what the step saw."""

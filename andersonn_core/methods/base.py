@@ -42,7 +42,7 @@ class StepDiagnostics:
 
 @dataclass
 class MethodState:
-    """A method's preallocated workspace; every tensor in it has the batch as its first dimension."""
+    """A method's workspace; every tensor in it has the batch as its first dimension."""
 
     diagnostics: StepDiagnostics
     timer: PartTimer = field(default_factory=PartTimer, kw_only=True)
@@ -65,9 +65,10 @@ def _select(value: Any, indices: Tensor) -> Any:
 
 
 class MethodSpec(Spec):
-    """The knobs of a method, which is the method itself: `init` makes its workspace, `step` proposes.
+    """The knobs of a method, which is the method: `init` makes its workspace, `step` proposes.
 
-    `step` may keep no reference to `f_z`; it returns a new tensor or a buffer that the next step leaves alone.
+    `step` may keep no reference to `f_z`; it returns a new tensor or a buffer that the next step
+    leaves alone.
     """
 
     @abstractmethod

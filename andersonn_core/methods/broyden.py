@@ -1,7 +1,7 @@
-"""Broyden's good method with limited memory (Broyden 1965; Kelley, Iterative Methods, SIAM 1995, ch. 7).
+"""Broyden's good method with limited memory (Broyden 1965; Kelley, SIAM 1995, chapter 7).
 
-The root of g(z) = f(z) - z is sought with an inverse Jacobian H = -mixing I + U^T V, updated from each
-pair dz, dg by the secant equation H dg = dz with the smallest change of the Jacobian:
+The root of g(z) = f(z) - z is sought with an inverse Jacobian H = -mixing I + U^T V, updated from
+each pair dz, dg by the secant equation H dg = dz with the smallest change of the Jacobian:
 
     H <- H + (dz - H dg) (dz^T H) / (dz^T H dg),      z_{k+1} = z_k - H g_k
 """
@@ -34,7 +34,7 @@ class BroydenState(MethodState):
 
 
 class Broyden(MethodSpec):
-    """Broyden's good method that keeps up to `window` rank-one updates and restarts when they are used up."""
+    """Broyden's good method; it restarts when `window` rank-one updates are used up."""
 
     name: ClassVar[str] = "broyden"
     label: ClassVar[str] = "Broyden"
@@ -67,7 +67,7 @@ class Broyden(MethodSpec):
     def step(
         self, state: BroydenState, z: Tensor, f_z: Tensor
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
-        """z - H g with the newest secant pair taken into H."""
+        """Return z - H g (B, n) with the newest secant pair taken into H."""
         g = f_z - z
         event = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
         if state.started and self.window:

@@ -29,6 +29,6 @@ class Picard(MethodSpec):
     def step(
         self, state: MethodState, z: Tensor, f_z: Tensor
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
-        """z + mixing (f(z) - z)."""
+        """Return z + mixing (f(z) - z), (B, n)."""
         state.timer.lap("mix")
         return f_z.clone() if self.mixing == 1.0 else torch.lerp(z, f_z, self.mixing)

@@ -1,4 +1,4 @@
-"""What a fixed-point problem is: a spec that builds a map, a start, and whatever is known of the answer."""
+"""What a fixed-point problem is: a map, a start, and whatever is known of the answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Problem:
     """A fixed-point map with its start and what is known of its answer.
 
     `contraction` is the spectral radius of the Jacobian at the fixed point: the factor by which one
-    forward iteration shrinks the error in the long run (above 1: forward iteration cannot converge).
+    forward iteration shrinks the error in the long run (above 1: forward iteration cannot
+    converge).
     """
 
     name: str
@@ -82,6 +83,10 @@ class ProblemSpec(Spec):
     def build(self) -> Problem:
         """The map, its start and its known answers, on `device` in `dtype`."""
 
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of the data that the problem reads, by name, for run cards."""
+        return {}
+
     @property
     @abstractmethod
     def num_elements(self) -> int:
@@ -99,12 +104,13 @@ class ProblemSpec(Spec):
 
 
 def available_device(name: str) -> torch.device:
-    """The torch device called `name`; raises KnobError that lists this machine's devices otherwise."""
+    """The torch device called `name`; raises KnobError with this machine's devices otherwise."""
     present = ["cpu"]
     present += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     present += ["mps"] if torch.backends.mps.is_available() else []
     if name in present or (name == "cuda" and "cuda:0" in present):
         return torch.device(name)
     raise KnobError(
-        f"device = {name!r} is not available: this machine has {', '.join(present)}. Choose one of them."
+        f"device = {name!r} is not available: this machine has {', '.join(present)}. "
+        "Choose one of them."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -15,7 +16,7 @@ from andersonn_core.data.digits import HELD_OUT, Digits, load_digits
 from andersonn_core.problems.base import Problem, ProblemSpec
 from andersonn_core.problems.common import refuse_oversize
 from andersonn_core.specs import knob
-from andersonn_core.weights import load_digits_network
+from andersonn_core.weights import digits_path, load_digits_network
 
 CHANNELS, SIDE = 48, 8
 ACTIVATION_COPIES = 4  # of the widest layer, while the cell runs
@@ -53,6 +54,13 @@ def _network(training_seed: int, dtype: torch.dtype, device: torch.device) -> Di
     return copy.deepcopy(original).to(device=device, dtype=dtype)
 
 
+@lru_cache(maxsize=8)
+def _hashes(training_seed: int) -> dict[str, str]:
+    weights = hashlib.sha256(digits_path(training_seed).read_bytes()).hexdigest()
+    images = hashlib.sha256(_digits().held_out_images.numpy().tobytes()).hexdigest()
+    return {digits_path(training_seed).name: weights, "held-out digits": images}
+
+
 class DigitsDEQ(ProblemSpec):
     """The equilibrium of a convolutional cell trained on scikit-learn's digits, held-out images.
 
@@ -87,6 +95,10 @@ class DigitsDEQ(ProblemSpec):
     def num_elements(self) -> int:
         """The length n = channels x height x width."""
         return CHANNELS * SIDE * SIDE
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of the weights and of the held-out images."""
+        return dict(_hashes(self.training_seed))
 
     def build(self) -> Problem:
         """The cell's map from z0 = 0, with images, labels and the way to a prediction."""

@@ -12,7 +12,7 @@ from andersonn_core.words import seconds_text
 from lab.figures.base import bare_figure, durations, paint
 from lab.theme import FONT, PART_LABELS, Palette
 
-ROOM = 1.55  # of the longest bar: space for its number
+ROOM = 2.0  # of the longest bar: space for its number
 
 
 class PartBars:

@@ -16,7 +16,7 @@ DURATION = "return tick == 0 ? '0' : Math.abs(tick) < 0.9995 ? +(tick * 1e3).toP
 def bare_figure(**options: Any) -> figure:
     """A figure that fills its card, without toolbar, outline or default grays."""
     settings: dict[str, Any] = dict(
-        sizing_mode="stretch_both", toolbar_location=None, tools="", outline_line_color=None,
+        sizing_mode="stretch_width", toolbar_location=None, tools="", outline_line_color=None,
         min_border=4, output_backend="canvas",
     )  # fmt: skip
     plot = figure(**(settings | options))

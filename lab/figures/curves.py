@@ -13,7 +13,7 @@ from bokeh.plotting import figure
 from andersonn_core.words import residual_text, seconds_text
 from lab.figures.base import bare_figure, decades, durations, paint
 from lab.theme import FONT, LABELS, Palette
-from lab.traces import Trace, empty_columns
+from lab.traces import Trace, empty_columns, marks
 
 METHODS = ("picard", "broyden", "anderson")  # painted in this order, the hero last
 AXES = ("evaluation", "seconds")
@@ -22,8 +22,9 @@ TITLES = {
     "seconds": "time on this machine ({clock})",
 }
 ROOM = 1.28  # of the longest curve: space for the label at its end
+SHARE_BELOW, SHARE_ABOVE = 0.21, 0.14  # of the decades with curves: space for labels
 GHOST_ALPHA, BAND_ALPHA = 0.28, 0.13
-MOST_PINS = 8
+BELOW, LINE, NEAR = 7.0, 16.0, 0.24  # labels at line ends: pixels, pixels, part of the width
 
 
 class CurvePair:
@@ -37,7 +38,7 @@ class CurvePair:
         self.ends = ColumnDataSource(_no_labels())
         self.crossing = {axis: ColumnDataSource({"x": [], "y": [], "text": []}) for axis in AXES}
         self.y = Range1d(1e-7, 20.0)
-        self.x = {axis: Range1d(0.0, 1.0) for axis in AXES}
+        self.x = {"evaluation": Range1d(0.0, 60.0), "seconds": Range1d(0.0, 0.2)}
         self.tolerance_lines: list[Span] = []
         self.tolerance_labels: list[Label] = []
         self.cursors: dict[str, Span] = {}
@@ -70,9 +71,11 @@ class CurvePair:
     def _furniture(self, plot: figure, axis: str) -> None:
         tolerance = Span(dimension="width", line_width=1, line_dash=[2, 3], location=1e-6)
         label = Label(
-            x=6, y=1e-6, x_units="screen", y_offset=3, text="", text_font=FONT,
+            x=1.0, y=1e-6, x_offset=-4, y_offset=3, text="", text_font=FONT, text_align="right",
             text_font_size="12px", text_baseline="bottom",
         )  # fmt: skip
+        self.x[axis].js_link("end", label, "x")
+        self.x[axis].on_change("end", lambda _attr, _old, new: label.update(x=new))
         cursor = Span(dimension="height", line_width=1.5, location=1.0, visible=False)
         for item in (tolerance, label, cursor):
             plot.add_layout(item)
@@ -102,9 +105,9 @@ class CurvePair:
 
     def _labels(self, plot: figure, axis: str) -> None:
         plot.text(
-            f"x_{axis}", "y", f"text_{axis}", source=self.ends, text_color="color", x_offset=9,
-            y_offset="shift", text_font_size="13px", text_baseline="middle",
-            text_font_style="bold", text_font=value(FONT),
+            f"x_{axis}", "y", f"text_{axis}", source=self.ends, text_color="color",
+            text_align=f"align_{axis}", y_offset=f"shift_{axis}", text_font_size="13px",
+            text_baseline="top", text_font_style="bold", text_font=value(FONT),
         )  # fmt: skip
         self.crossing[axis].data = {"x": [], "y": [], "text": []}
         plot.segment("x", "y", "x", 1e9, source=self.crossing[axis], line_width=1, line_dash=[1, 3],
@@ -115,7 +118,7 @@ class CurvePair:
                   name="crossing label")  # fmt: skip
 
     def _label_height(self) -> float:
-        return float(self.y.end) * 0.8
+        return float(self.y.end) * 0.9
 
     # -- colors -----------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class CurvePair:
             span.location = label.y = shown
             label.text = f"tolerance {residual_text(tolerance)}"
             span.visible = label.visible = tolerance > 0
-        self.y.start = 10.0 ** (math.floor(math.log10(shown) - 1e-9) - 0.35)
+        self._fit_decades()
 
     def start(self, name: str, complete: bool) -> None:
         """A new run of this method: what stood turns pale until the new curve stands."""
@@ -184,6 +187,14 @@ class CurvePair:
     def finish(self, name: str) -> None:
         """The new curve stands: its pale predecessor goes."""
         self.ghost[name].data = empty_columns()
+        count = len(self.live[name].data["mark"])
+        if count:
+            self.live[name].patch({"mark": [(slice(0, count), marks(count))]})
+
+    @property
+    def expected(self) -> float:
+        """About how many evaluations the x axis shows."""
+        return float(self.x["evaluation"].end) / ROOM
 
     def fit(self, traces: Mapping[str, Trace], grow_only: bool = False) -> None:
         """Fit both x axes to the curves; only called when runs have ended."""
@@ -193,7 +204,14 @@ class CurvePair:
             if end > 0 and (end * ROOM > now * 1.02 or (end * ROOM < 0.7 * now and not grow_only)):
                 self.x[axis].end = end * ROOM
         top = max((trace.largest for trace in traces.values()), default=1.0)
-        self.y.end = 10.0 ** (math.ceil(math.log10(top) - 1e-9) + 1.15)
+        self._fit_decades(top)
+
+    def _fit_decades(self, largest: float = 1.0) -> None:
+        """Whole decades for the curves; above and below them as many pixels as the labels need."""
+        low = math.log10(float(self.tolerance_lines[0].location))
+        high = math.ceil(math.log10(largest) - 1e-9)
+        self.y.start = 10.0 ** (low - SHARE_BELOW * (high - low))
+        self.y.end = 10.0 ** (high + SHARE_ABOVE * (high - low))
 
     def label_ends(self, traces: Mapping[str, Trace]) -> None:
         """Write each method's name and count at the end of its line, apart from one another."""
@@ -206,11 +224,14 @@ class CurvePair:
             data["name"].append(name)
             data["x_evaluation"].append(source["evaluation"][row])
             data["x_seconds"].append(source["seconds"][row])
-            data["y"].append(source["median"][row])
+            data["y"].append(max(source["median"][row], float(self.tolerance_lines[0].location)))
             data["text_evaluation"].append(f"{_short(name)} {trace.median_evaluations}")
             data["text_seconds"].append(f"{_short(name)} {seconds_text(source['seconds'][row])}")
             data["color"].append(self.colors.strokes[name].ink)
-        data["shift"] = _apart(data["x_evaluation"], data["y"], float(self.x["evaluation"].end))
+        for axis in AXES:
+            width = float(self.x[axis].end)
+            data[f"shift_{axis}"] = _stacked(data[f"x_{axis}"], data["y"], width)
+            data[f"align_{axis}"] = [_aligned(x / width) for x in data[f"x_{axis}"]]
         self.ends.data = data
 
     def _recolor_ends(self) -> None:
@@ -248,8 +269,8 @@ def _named(plot: figure, name: str) -> Any:
 
 
 def _no_labels() -> dict[str, list[Any]]:
-    keys = ("name", "x_evaluation", "x_seconds", "y", "text_evaluation", "text_seconds", "color", "shift")
-    return {key: [] for key in keys}
+    each = [f"{kind}_{axis}" for kind in ("x", "text", "shift", "align") for axis in AXES]
+    return {key: [] for key in ("name", "y", "color", *each)}
 
 
 def _short(name: str) -> str:
@@ -261,15 +282,20 @@ def _last(source: ColumnDataSource, axis: str) -> float:
     return float(values[-1]) if len(values) else 0.0
 
 
-def _apart(x: Sequence[float], y: Sequence[float], width: float) -> list[float]:
-    """Vertical shifts in pixels that keep labels at nearby line ends from overlapping."""
-    shifts = [0.0] * len(x)
-    order = sorted(range(len(x)), key=lambda index: -y[index])
-    for earlier, later in zip(order, order[1:], strict=False):
-        near = abs(x[earlier] - x[later]) < 0.25 * width and y[later] > y[earlier] / 5
-        if near:
-            shifts[earlier], shifts[later] = shifts[earlier] - 8, shifts[later] + 8
+def _stacked(x: Sequence[float], y: Sequence[float], width: float) -> list[float]:
+    """Pixels below its line's end at which each label is written, so that none covers another."""
+    shifts = [BELOW] * len(x)
+    for index in range(len(x)):
+        for other in range(index):
+            near = abs(x[index] - x[other]) < NEAR * width and 0.1 < y[index] / y[other] < 10
+            if near and shifts[index] <= shifts[other]:
+                shifts[index] = shifts[other] + LINE
     return shifts
+
+
+def _aligned(place: float) -> str:
+    """Labels are centered below the end of their line, except at the edges."""
+    return "left" if place < 0.1 else "right" if place > 0.9 else "center"
 
 
 def _hover(name: str, renderers: list[Any]) -> HoverTool:

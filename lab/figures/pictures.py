@@ -16,8 +16,9 @@ from lab.figures.heatmap import _ramp
 from lab.theme import FONT, LABELS, Palette
 
 MOST_DIGITS = 64
-TILE = 1.28  # of a digit's width, with its gap
-BELOW = 0.86  # of a digit's height: two lines of predictions
+TILE = 1.3  # from one digit to the next, in digits
+ROW = 1.75  # from one row to the next: a digit and the line of readings below it
+ROW_PIXELS = 86
 MOST_PIXELS = 96  # along a field's side
 SHOWN = ("picard", "anderson")
 
@@ -29,8 +30,8 @@ class DigitsPicture:
         self.tiles = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.reads = {name: ColumnDataSource(_no_text()) for name in SHOWN}
         self.marks = ColumnDataSource({"left": [], "right": [], "top": [], "bottom": []})
-        self.x, self.y = Range1d(0, 1), Range1d(1, 0)
-        self.figure = bare_figure(x_range=self.x, y_range=self.y, height=230, match_aspect=False)
+        self.x, self.y = Range1d(0, 1), Range1d(0, 1)
+        self.figure = bare_figure(x_range=self.x, y_range=self.y, height=ROW_PIXELS)
         self.figure.axis.visible = self.figure.grid.visible = False
         self.mapper = LinearColorMapper(palette=["#ffffff", "#000000"], low=0, high=1)
         self.figure.image("image", "x", "y", "dw", "dh", source=self.tiles, color_mapper=self.mapper)
@@ -43,7 +44,7 @@ class DigitsPicture:
             ).glyph
             for name in SHOWN
         }  # fmt: skip
-        self.columns, self.paint_colors = 16, colors
+        self.columns, self.rows = 16, 1
         self.paint(colors)
 
     def paint(self, colors: Palette) -> None:
@@ -58,24 +59,23 @@ class DigitsPicture:
         """Place the digits in a grid."""
         images = images[:MOST_DIGITS]
         count = len(images)
-        self.columns = 8 if count <= 16 else 16
-        rows = math.ceil(count / self.columns)
+        self.columns = 16 if count <= 32 else 22
+        self.rows = max(math.ceil(count / self.columns), 1)
         self.x.end = self.columns * TILE
-        self.y.start = max(rows, 1) * (1 + BELOW) + 0.05
+        self.y.end = self.rows * ROW
+        self.figure.height = round(self.rows * ROW_PIXELS)
         places = [self._place(index) for index in range(count)]
         high = float(images.max()) if count else 1.0
         self.tiles.data = {
             "image": [np.flipud(image).astype(np.float32) / (high or 1.0) for image in images],
-            "x": [x for x, _ in places], "y": [y + 1 for _, y in places],
+            "x": [x for x, _ in places], "y": [y for _, y in places],
             "dw": [1.0] * count, "dh": [1.0] * count,
         }  # fmt: skip
-        size = 13 if count <= 32 else 11
-        for text in self.texts.values():
-            text.text_font_size = f"{size}px"
 
     def _place(self, index: int) -> tuple[float, float]:
+        """The lower left corner of a digit."""
         row, column = divmod(index, self.columns)
-        return column * TILE + 0.14, row * (1 + BELOW) + 0.05
+        return column * TILE + (TILE - 1) / 2, (self.rows - row) * ROW - 1.02
 
     def show(self, chances: Mapping[str, NDArray[Any] | None], final: NDArray[Any] | None) -> None:
         """Write each method's present readings; frame the digits where they are not the final ones."""
@@ -97,7 +97,7 @@ class DigitsPicture:
         places = [self._place(index) for index in range(len(reading))]
         return {
             "x": [x + offset for x, _ in places],
-            "y": [y + 1.34 for _, y in places],
+            "y": [y - 0.34 for _, y in places],
             "text": [str(digit) for digit in reading],
             "alpha": np.clip(sure, 0.35, 1.0),
         }
@@ -106,7 +106,7 @@ class DigitsPicture:
         places = [self._place(index) for index in which]
         self.marks.data = {
             "left": [x for x, _ in places], "right": [x + 1 for x, _ in places],
-            "top": [y for _, y in places], "bottom": [y + 1 for _, y in places],
+            "top": [y + 1 for _, y in places], "bottom": [y for _, y in places],
         }  # fmt: skip
 
 
@@ -122,7 +122,7 @@ class FieldPicture:
     def _field(self, name: str) -> Any:
         plot = bare_figure(
             x_range=Range1d(0, 1), y_range=Range1d(0, 1), height=230, title=LABELS[name],
-            sizing_mode="stretch_both", match_aspect=True,
+            match_aspect=True,
         )  # fmt: skip
         plot.grid.visible = False
         plot.axis.ticker = FixedTicker(ticks=[])
@@ -132,7 +132,7 @@ class FieldPicture:
 
     def paint(self, colors: Palette) -> None:
         """Give the fields the colors of a theme."""
-        self.mapper.palette = _ramp(tuple(reversed(colors.heat)) if colors.dark is False else colors.heat)
+        self.mapper.palette = _ramp(tuple(reversed(colors.heat)))
         for name, plot in self.figures.items():
             paint(plot, colors)
             plot.axis.axis_line_color = None

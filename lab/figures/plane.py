@@ -10,7 +10,8 @@ from lab.figures.base import bare_figure, paint
 from lab.figures.heatmap import _ramp
 from lab.theme import FONT, Palette
 
-DECADES_SHOWN = 6.0
+DECADES_SHOWN = 5.0
+FRAME = 300  # pixels across the longer side
 
 
 class Plane:
@@ -22,7 +23,7 @@ class Plane:
         self.eigenvalues = ColumnDataSource({"x": [], "y": []})
         self.mapper = LinearColorMapper(palette=list(colors.heat), low=-DECADES_SHOWN, high=0)
         self.figure = bare_figure(
-            x_range=self.x, y_range=self.y, height=230, match_aspect=True,
+            x_range=self.x, y_range=self.y, sizing_mode="fixed", frame_width=FRAME, frame_height=FRAME,
             x_axis_label="real part", y_axis_label="imaginary part",
         )  # fmt: skip
         self.figure.grid.visible = False
@@ -53,6 +54,9 @@ class Plane:
     def place(self, box: tuple[float, float, float, float], eigenvalues: NDArray[np.complex128]) -> None:
         """Show this part of the plane (left, right, bottom, top) and these eigenvalues."""
         left, right, bottom, top = box
+        scale = FRAME / max(right - left, top - bottom)  # the same on both axes: circles stay circles
+        self.figure.frame_width = round(scale * (right - left))
+        self.figure.frame_height = round(scale * (top - bottom))
         self.x.start, self.x.end, self.y.start, self.y.end = left, right, bottom, top
         self.eigenvalues.data = {"x": eigenvalues.real, "y": eigenvalues.imag}
         self.dots.size = 7 if len(eigenvalues) <= 100 else 4 if len(eigenvalues) <= 500 else 2.5

@@ -118,8 +118,9 @@ class Answer(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
-            self.question, self.headline, self.verdict, self.tiles, self.status, self.theory,
-            sizing_mode="stretch_width", margin=(0, 0, 10, 0),
+            self.question, self.headline, self.verdict, self.tiles,
+            pn.Row(self.status, self.theory, sizing_mode="stretch_width", margin=0),
+            sizing_mode="stretch_width", margin=(0, 0, 8, 0),
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def escape(words: object) -> str:
 
 def bokeh_pane(plot: Any, **options: Any) -> pn.pane.Bokeh:
     """A figure that fills its place; its colors are its own, not the design's."""
-    settings: dict[str, Any] = dict(sizing_mode="stretch_both", margin=0)
+    settings: dict[str, Any] = dict(sizing_mode="stretch_width", margin=0)
     return pn.pane.Bokeh(plot, theme=None, **(settings | options))
 
 
@@ -44,9 +44,17 @@ class Card(pn.viewable.Viewer):
         if self.note.object != markup:
             self.note.object = markup
 
-    def boxed(self, *parts: Any, **options: Any) -> pn.Column:
+    def boxed(self, *parts: Any, noted: bool = True, **options: Any) -> pn.Column:
         """The card with its parts below title and sentence."""
         settings: dict[str, Any] = dict(
-            sizing_mode="stretch_both", css_classes=["lab-card"], stylesheets=[STYLE], margin=0,
+            sizing_mode="stretch_width", css_classes=["lab-card", "lab-cell"], stylesheets=[STYLE], margin=0,
         )  # fmt: skip
-        return pn.Column(self.heading, self.note, *parts, **(settings | options))
+        head = (self.heading, self.note) if noted else (self.heading,)
+        return pn.Column(*head, *parts, **(settings | options))
+
+
+def grid(*parts: Any, name: str) -> pn.Column:
+    """Parts side by side, below one another where it is narrow; `name` is its class in the style sheet."""
+    return pn.Column(
+        *parts, css_classes=["lab-grid", name], stylesheets=[STYLE], sizing_mode="stretch_width", margin=0
+    )

@@ -7,68 +7,152 @@ from typing import Any
 
 import panel as pn
 
+from andersonn_core import SolveSpec
+from lab.code import as_python
 from lab.controls import Controls
 from lab.live import Live
 from lab.pages.answer import Answer
+from lab.pages.card import grid
 from lab.pages.curves_card import Curves
+from lab.pages.devices_card import Devices
+from lab.pages.picture import Picture
+from lab.pages.playback import Playback
+from lab.pages.polynomial import Polynomial
 from lab.pages.rail import Rail
+from lab.pages.shelf import Shelf
 from lab.pages.strip import SampleMap, TimeSplit
+from lab.pins import Pin, Pins
 from lab.runner import Runner, Update
 from lab.theme import Palette
 
-SETTLE_MS = 120  # after the last change: cards that a drag need not redraw wait so long
+Publish = Callable[[list[Update]], None]
+Schedule = Callable[[Callable[[], None]], Any]
 
 
 class Convergence(pn.viewable.Viewer):
     """Controls -> runner -> curves; everything else follows when the runs have ended."""
 
-    def __init__(self, controls: Controls, colors: Palette, runner: Callable[[Any], Runner]) -> None:
+    def __init__(
+        self,
+        controls: Controls,
+        colors: Palette,
+        runner: Callable[[Publish], Runner],
+        schedule: Schedule,
+        rail: Rail | None = None,
+    ) -> None:
         super().__init__()
-        self.controls, self.live = controls, Live()
-        self.rail = Rail(controls)
+        self.controls, self.colors, self.live = controls, colors, Live()
+        self.specs: dict[str, SolveSpec] = {}
+        self.rail = rail or Rail(controls)
+        self.pins = Pins(self._list_pins)
         self.answer = Answer(colors)
         self.curves = Curves(colors, controls.rtol)
-        self.cards = [TimeSplit(colors), SampleMap(colors)]
-        self.runner = runner(self.publish)
+        self.playback = Playback(self.scrub)
+        self.time_split, self.samples = TimeSplit(colors), SampleMap(colors)
+        self.devices = Devices(colors)
+        self.picture, self.polynomial = Picture(colors), Polynomial(colors, schedule)
+        self.shelf = Shelf(self.pins, self._pin, list(self.curves.pair.figures.values()))
+        self.painted = (
+            self.curves, self.time_split, self.samples, self.devices, self.picture, self.polynomial,
+        )  # fmt: skip
+        self.runner, self.pin_runner = runner(self.publish), runner(self._publish_pins)
         controls.param.watch(lambda _: self.submit(), "revision")
+
+    # -- runs -------------------------------------------------------------------------------------
 
     def submit(self) -> None:
         """Run what the controls describe."""
-        self.runner.submit(self.controls.specs())
+        self.specs = self.controls.specs()
+        self.runner.submit(self.specs)
+
+    def submit_pins(self, specs: list[SolveSpec]) -> None:
+        """Run, and pin, what a link has pinned."""
+        if specs:
+            self.pin_runner.submit({str(index): spec for index, spec in enumerate(specs)})
+            self._pinned = specs
 
     def publish(self, updates: list[Update]) -> None:
         """The only place that changes figures while runs are under way."""
-        if True:
-            if updates[0].reset:
-                self._begin()
-            self.curves.take(self.live, updates)
-            if self.live.complete:
-                self.show()
-            else:
-                self.answer.run(self.live)
+        if updates[0].reset:
+            self._begin()
+        self.curves.take(self.live, updates)
+        if self.live.complete:
+            self._end()
+        else:
+            self.answer.run(self.live)
+
+    def _publish_pins(self, updates: list[Update]) -> None:
+        for update in updates:
+            if update.result is not None and update.error is None:
+                self.pins.items.append(Pin(self._pinned[int(update.method)], update.result))
+        self._list_pins()
 
     def _begin(self) -> None:
         before, self.live = self.live, Live()
-        specs = self.controls.specs()
-        spec = specs["anderson"]
-        self.live.restart(specs, spec.rtol, self.controls.problem, spec.method.window)
+        window = getattr(self.controls, "window", 0)
+        self.live.restart(self.specs, self.controls.rtol, self.controls.problem, window)
+        self.live.expected = self.curves.pair.expected
+        self.playback.stop()
         self.curves.begin(self.live, before)
         self.answer.stale(True)
 
-    def show(self) -> None:
-        """All runs have ended."""
-        self.answer.show(self.live)
-        self.curves.show(self.live)
-        if not self.live.errors:
-            for card in self.cards:
-                card.show(self.live)
+    def _end(self) -> None:
+        """All runs have ended: say what came out, and show it everywhere."""
+        live = self.live
+        self.answer.show(live)
+        self.curves.show(live)
+        if live.errors:
+            return
+        for card in (self.time_split, self.samples, self.devices, self.picture):
+            card.show(live)
+        self.polynomial.show(live, self.specs.get("anderson"))
+        self.shelf.show(live, self.code())
+        self.playback.reset(live.longest)
+        self.scrub(live.longest, cursor=False)
+
+    def code(self) -> str:
+        """Python that gives the picture's numbers."""
+        return as_python(self.specs)
+
+    # -- playback, pins, colors -------------------------------------------------------------------
+
+    def scrub(self, evaluation: int, cursor: bool = True) -> None:
+        """Show everything as it was at an evaluation."""
+        if not self.live.complete or self.live.errors:
+            return
+        seconds = self.live.seconds_at("anderson", evaluation)
+        self.curves.pair.show_cursor(evaluation if cursor else None, seconds if cursor else None)
+        self.samples.map.show_cursor(evaluation if cursor else None)
+        self.picture.scrub(evaluation)
+        self.polynomial.scrub(evaluation)
+
+    def _pin(self) -> str:
+        result = self.live.results.get("anderson")
+        if result is None or "anderson" not in self.specs:
+            return "There is no finished run to pin yet."
+        return self.pins.add(self.specs["anderson"], result)
+
+    def _list_pins(self) -> None:
+        self.curves.pair.set_pins(*self.pins.lines(self.colors))
+        self.shelf.list()
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""
-        self.answer.colors = colors
-        for card in (self.curves, *self.cards):
+        self.colors = self.answer.colors = colors
+        for card in self.painted:
             card.paint(colors)
+        self._list_pins()
+
+    def close(self) -> None:
+        """The visitor has left."""
+        self.runner.close()
+        self.pin_runner.close()
+        self.polynomial.job.cancel()
 
     def __panel__(self) -> pn.viewable.Viewable:
-        strip = pn.FlexBox(*self.cards, sizing_mode="stretch_width", gap="12px")
-        return pn.Column(self.answer, self.curves, strip, sizing_mode="stretch_width", margin=(14, 18))
+        return pn.Column(
+            self.answer, self.curves, self.playback,
+            grid(self.time_split, self.samples, self.devices, name="lab-strip"),
+            grid(self.picture, self.polynomial, name="lab-row"), self.shelf,
+            sizing_mode="stretch_width", margin=(12, 18, 24, 18),
+        )  # fmt: skip

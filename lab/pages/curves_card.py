@@ -9,7 +9,7 @@ import panel as pn
 from lab import words
 from lab.figures.curves import METHODS, CurvePair
 from lab.live import Live
-from lab.pages.card import Card, bokeh_pane
+from lab.pages.card import Card, bokeh_pane, grid
 from lab.runner import Update
 from lab.theme import Palette
 
@@ -75,8 +75,5 @@ class Curves(Card):
         self.pair.paint(colors)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        panes = [bokeh_pane(plot, min_width=280) for plot in self.pair.figures.values()]
-        return self.boxed(
-            pn.FlexBox(*panes, flex_wrap="wrap", sizing_mode="stretch_both", gap="0 12px"),
-            min_height=360,
-        )
+        panes = [bokeh_pane(plot, height=310, sizing_mode="stretch_width") for plot in self.pair.figures.values()]
+        return self.boxed(grid(*panes, name="lab-pair"), css_classes=["lab-card"])

@@ -15,8 +15,15 @@ from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import KnobError
 from lab.controls import KNOBS, PRESETS, Controls
+from lab.pages.card import text
 from lab.pages.widgets import BoundWidget, bound_widget
 
+FOLD = {
+    "& .MuiAccordion-root": {"boxShadow": "none", "backgroundImage": "none", "border": "1px solid", "borderColor": "divider"},
+    "& .MuiAccordionSummary-root": {"minHeight": "40px", "padding": "0 12px"},
+    "& .MuiAccordionSummary-content": {"margin": "8px 0"},
+    "& .MuiTypography-root": {"fontSize": "14px", "fontWeight": 500},
+}
 BIG = ("window", "mixing", "batch_size")
 SECTIONS = {
     "Problem": tuple(ProblemSpec.knobs()),
@@ -44,8 +51,8 @@ class Rail(pn.viewable.Viewer):
             margin=(2, 0),
         )  # fmt: skip
         self.broyden.param.watch(lambda event: self._set("broyden", event.new), "value")
-        self.summary = pn.pane.HTML(css_classes=["lab-note"], margin=(0, 0, 4, 0), sizing_mode="stretch_width")
-        self.others = pn.pane.HTML(css_classes=["lab-note"], margin=(6, 0), sizing_mode="stretch_width")
+        self.summary = text("", "lab-note", margin=(0, 0, 8, 0))
+        self.others = text("", "lab-note", margin=(6, 0))
         self.notice = pmui.Alert(
             object="", alert_type="warning", visible=False, margin=(6, 0), sizing_mode="stretch_width"
         )
@@ -110,17 +117,20 @@ class Rail(pn.viewable.Viewer):
             chosen = own + [name for name in names if name in rest]
             if title == "Problem" and self.own_map:
                 continue
-            parts.append(pn.pane.HTML(f"<h3>{title}</h3>", css_classes=["lab-section"], margin=(8, 0, 0, 0)))
+            parts.append(text(f"<h3>{title}</h3>", "lab-section", margin=(8, 0, 0, 0)))
             parts += [widgets[name].widget for name in chosen]
         return parts
 
     def __panel__(self) -> pn.viewable.Viewable:
         big = [self.bound[name].widget for name in BIG if not (self.own_map and name == "batch_size")]
         head = [] if self.own_map else [self.problem, self.summary, self._preset_row()]
-        more = pmui.Details(
-            *self._sections(self.bound), *([] if self.own_map else [self.others]),
-            title="More knobs", collapsed=True, sizing_mode="stretch_width", margin=(6, 0),
-        )  # fmt: skip
+        rest = pn.Column(
+            *self._sections(self.bound), *([] if self.own_map else [self.others]), sizing_mode="stretch_width"
+        )
+        more = pmui.Accordion(
+            ("More knobs", rest), active=[], sizing_mode="stretch_width", margin=(6, 0), disable_gutters=True,
+            sx=FOLD,
+        )
         return pn.Column(
             *head, *big, self.broyden, self.notice, more, sizing_mode="stretch_width",
             margin=(4, 16, 16, 16), css_classes=["lab-rail"],

@@ -36,7 +36,7 @@ class TimeSplit(Card):
         self.bars.paint(colors)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.bars.figure, min_height=150))
+        return self.boxed(bokeh_pane(self.bars.figure, height=150, sizing_mode="stretch_width"))
 
 
 class SampleMap(Card):
@@ -65,4 +65,4 @@ class SampleMap(Card):
         self.map.paint(colors)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.map.figure, min_height=150))
+        return self.boxed(bokeh_pane(self.map.figure, height=150, sizing_mode="stretch_width"))

@@ -1,0 +1,93 @@
+"""Pinned runs: up to eight Anderson or Broyden solves that stay as thin lines and as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from andersonn_core import SolveResult, SolveSpec
+from andersonn_core.curves import run_table
+from andersonn_core.words import residual_text, seconds_text
+from lab.theme import LABELS, Palette
+from lab.traces import columns_of
+
+MOST = 8
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One pinned run."""
+
+    spec: SolveSpec
+    result: SolveResult
+
+
+class Pins:
+    """The pinned runs of one page, in the order of pinning; `changed` is called after each change."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.items: list[Pin] = []
+        self._changed = changed
+
+    def add(self, spec: SolveSpec, result: SolveResult) -> str:
+        """Pin a run; returns a sentence that says what happened."""
+        if any(pin.spec == spec for pin in self.items):
+            return "This run is pinned already."
+        if len(self.items) == MOST:
+            return f"{MOST} runs are pinned, which is the most: remove one first."
+        self.items.append(Pin(spec, result))
+        self._changed()
+        return f"Pinned as run {len(self.items)}."
+
+    def remove(self, index: int) -> None:
+        """Take one pinned run away."""
+        if index < len(self.items):
+            del self.items[index]
+            self._changed()
+
+    @property
+    def specs(self) -> list[SolveSpec]:
+        """What was pinned, for the link."""
+        return [pin.spec for pin in self.items]
+
+    def lines(self, colors: Palette) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The lines and their numbers, ready to draw."""
+        lines, labels = [], []
+        for number, pin in enumerate(self.items, 1):
+            trace, columns = columns_of(pin.result, pin.spec.rtol)
+            count = trace.median_evaluations
+            if not count:
+                continue
+            stroke = colors.strokes[pin.spec.method.name]
+            lines.append({
+                "x_evaluation": columns["evaluation"][:count], "x_seconds": columns["seconds"][:count],
+                "y": columns["median"][:count], "dash": stroke.dash, "color": stroke.color,
+            })  # fmt: skip
+            last = {axis: columns[axis][count - 1] for axis in ("evaluation", "seconds")}
+            labels.append(last | {"y": columns["median"][count - 1], "text": str(number)})
+        return lines, labels
+
+    def rows(self) -> list[list[str]]:
+        """The table: number, problem, method, m, beta, B, evaluations, time, residual, status."""
+        table = run_table({str(number): pin.result for number, pin in enumerate(self.items, 1)})
+        return [_row(pin, row) for pin, (_, row) in zip(self.items, table.iterrows(), strict=True)]
+
+
+HEADINGS = (
+    "run", "problem", "method", "m", "\N{GREEK SMALL LETTER BETA}", "B", "evaluations, median",
+    "worst", "time", "residual, worst", "converged",
+)  # fmt: skip
+
+
+def _row(pin: Pin, row: Any) -> list[str]:
+    method = pin.spec.method
+    return [
+        row["run"], type(pin.spec.problem).label, LABELS[method.name],
+        str(getattr(method, "window", "")), f"{getattr(method, 'mixing', 1.0):.3g}",
+        str(row["samples"]), f"{row['evaluations_median']:.0f}", f"{row['evaluations_worst']:.0f}",
+        seconds_text(row["seconds"]), residual_text(row["residual_worst"]),
+        f"{row['converged']} of {row['samples']}",
+    ]  # fmt: skip
+
+

@@ -1,0 +1,492 @@
+"""What users do by accident: handled, or refused before a second of computing is lost."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import (
+    BREAKING,
+    LEAVING,
+    Scripted,
+    constant,
+    contraction,
+    exploding,
+    inf_at,
+    nan_at,
+    no_fixed_point,
+    overflowing,
+    parallel_columns,
+    raising_at,
+    stationary,
+    zero_columns,
+)
+
+from andersonn_core import Anderson, Broyden, Event, KnobError, Picard, Status, solve
+from andersonn_core.problems import Affine, DigitsDEQ, Poisson
+
+METHODS_TO_RUN = [Picard(), Anderson(), Anderson(least_squares="qr", restart="never"), Broyden()]
+names = [f"{method.name}{k}" for k, method in enumerate(METHODS_TO_RUN)]
+every_method = pytest.mark.parametrize("method", METHODS_TO_RUN, ids=names)
+
+
+class Counter:
+    """A map that counts its calls."""
+
+    def __init__(self, f=torch.cos):
+        self.f, self.calls = f, 0
+
+    def __call__(self, z):
+        self.calls += 1
+        return self.f(z)
+
+
+# handled
+
+
+@pytest.mark.parametrize("least_squares", ["gram", "qr"])
+@pytest.mark.parametrize("restart", ["full", "never"])
+@pytest.mark.parametrize("window", [0, 1, 2, 10, 11, 100])
+@pytest.mark.parametrize("max_iter", [1, 2, 3])
+def test_every_window_works_within_the_first_evaluations(window, max_iter, restart, least_squares):
+    case = contraction(n=10)
+    counter = Counter(case.f)
+    method = Anderson(window=window, restart=restart, least_squares=least_squares)
+    result = solve(counter, case.z0, method, max_iter=max_iter)
+    assert counter.calls == result.num_evals == max_iter
+    assert result.status.tolist() == [int(Status.MAX_ITER)] * 4
+    residual = (case.f(result.z) - result.z).norm(dim=1)
+    assert bool((residual <= (case.f(case.z0) - case.z0).norm(dim=1)).all())
+
+
+@every_method
+def test_one_evaluation_returns_the_start_with_its_residual(method):
+    case = contraction()
+    result = solve(case.f, case.z0, method, max_iter=1)
+    assert torch.equal(result.z, case.z0)
+    value = case.f(case.z0)
+    expected = (value - case.z0).norm(dim=1) / value.norm(dim=1)
+    torch.testing.assert_close(result.relative_residual, expected)
+    assert bool(result.history.depth.isnan().all())
+
+
+@every_method
+def test_two_evaluations_may_converge_on_the_last(method):
+    case = constant()
+    result = solve(case.f, case.z0, method, max_iter=2)
+    assert result.num_evals == 2
+    assert bool(result.converged.all())
+    torch.testing.assert_close(result.z, case.z_star)
+
+
+@every_method
+def test_with_rtol_zero_only_a_residual_of_zero_converges(method):
+    case = contraction()
+    result = solve(case.f, case.z0, method, rtol=0.0, max_iter=250)
+    for sample, status in enumerate(result.status.tolist()):
+        exact = float(result.relative_residual[sample]) == 0.0
+        assert status == (Status.CONVERGED if exact else Status.MAX_ITER)  # never STALLED
+    assert float(result.relative_residual.max()) < 1e-11
+    reached = solve(constant().f, constant().z0, method, rtol=0.0)
+    assert bool(reached.converged.all()) and reached.num_evals == 2
+
+
+@every_method
+@pytest.mark.parametrize("rtol", [0.0, 1e-6])
+def test_an_exact_fixed_point_as_the_start_takes_one_evaluation(method, rtol):
+    case = stationary()
+    result = solve(case.f, case.z0, method, rtol=rtol)
+    assert result.num_evals == 1
+    assert bool(result.converged.all())
+    assert torch.equal(result.z, case.z0)
+    zero = solve(lambda z: 0.5 * z, torch.zeros(2, 3), method, rtol=rtol)  # residual 0, f(z) 0
+    assert zero.num_evals == 1 and bool(zero.converged.all())
+
+
+@every_method
+@pytest.mark.parametrize("shape", [(0, 3), (0,), (0, 2, 3)], ids=str)
+@pytest.mark.parametrize("profile", [False, True])
+def test_an_empty_batch_gives_an_empty_result_without_an_evaluation(method, shape, profile):
+    counter = Counter()
+    result = solve(counter, torch.zeros(shape), method, profile=profile, compact=True)
+    assert counter.calls == result.num_evals == 0
+    assert result.z.shape == shape
+    assert result.status.shape == result.converged.shape == result.sample_evals.shape == (0,)
+    assert result.history.relative_residual.shape == (0, 0)
+    assert len(result.to_frame()) == 0
+    assert result.check() is result
+    assert result.seconds == 0.0
+    assert result.history.seconds.shape == (0,)
+    assert result.card.to_json()
+
+
+@every_method
+def test_samples_without_elements_are_at_their_fixed_point(method):
+    result = solve(lambda z: z.clone(), torch.zeros(3, 0), method)
+    assert result.status.tolist() == [0, 0, 0]
+    assert result.num_evals == 1
+
+
+@every_method
+@pytest.mark.parametrize("make", [zero_columns, parallel_columns, no_fixed_point])
+def test_zero_and_parallel_difference_columns_leave_finite_numbers(method, make):
+    case = make()
+    result = solve(case.f, case.z0, method, max_iter=80)
+    assert bool(torch.isfinite(result.z).all())
+    assert bool(torch.isfinite(result.history.residual).all())
+    if case.z_star is not None:
+        assert bool(result.converged.all())
+        torch.testing.assert_close(result.z, case.z_star, rtol=1e-4, atol=0.0)
+    else:
+        assert not bool(result.converged.any())
+
+
+def test_dropped_columns_are_counted():
+    case = zero_columns()
+    result = solve(case.f, case.z0, Anderson(restart="never"))
+    drops = (result.history.event & Event.DROP) != 0
+    assert result.diagnostics["drops"] == int(drops.sum()) > 0
+
+
+@every_method
+def test_near_parallel_columns_in_float32_stay_finite(method):
+    # one slow direction dominates: after some steps all differences are parallel to rounding
+    spectrum = torch.linspace(0.0, 0.3, 50)
+    spectrum[0] = 0.999
+    offset = torch.ones(1, 50)
+    result = solve(lambda z: spectrum * z + offset, torch.zeros(1, 50), method, max_iter=400)
+    assert bool(torch.isfinite(result.history.residual).all())
+    if method.name != "picard":
+        assert bool(result.converged.all())
+
+
+@every_method
+@pytest.mark.parametrize("case", LEAVING)
+def test_leaving_the_numbers_is_never_called_converged(method, case):
+    problem = LEAVING[case]()
+    result = solve(problem.f, problem.z0, method)
+    clean = Scripted(problem.f.f, lambda k, v: v) if isinstance(problem.f, Scripted) else problem.f
+    value = clean(result.z)
+    relative = (value - result.z).double().norm(dim=1) / value.double().norm(dim=1)
+    for sample, status in enumerate(result.status.tolist()):
+        assert status in (Status.CONVERGED, Status.DIVERGED, Status.NONFINITE)
+        assert bool(torch.isfinite(result.z[sample]).all())
+        if status == Status.CONVERGED:
+            assert float(relative[sample]) <= 1e-6 or float(value[sample].norm()) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("power", [2, 3])
+def test_an_overflow_is_diverged_or_nonfinite_with_the_best_iterate(dtype, power):
+    z0 = torch.tensor([[2.0, 3.0], [0.5, 0.2]], dtype=dtype)
+    result = solve(lambda z: z**power, z0, Picard(), max_iter=40)
+    assert result.status[0] in (Status.DIVERGED, Status.NONFINITE)
+    assert bool(torch.isfinite(result.z).all())
+    assert float(result.relative_residual[0]) > 0.1
+    assert bool(result.converged[1])  # 0 is a fixed point, underflow reaches it exactly
+
+
+def test_a_norm_that_overflows_while_its_entries_do_not_is_divergence():
+    f = Scripted(lambda z: z + 1, lambda k, v: v * 1e30 if k == 3 else v)
+    result = solve(f, torch.ones(1, 100), Picard())
+    assert result.status.item() == Status.DIVERGED
+    assert result.num_evals == 3
+    assert bool(torch.isfinite(result.z).all())
+
+
+@every_method
+def test_growth_beyond_a_million_times_the_start_is_divergence(method):
+    case = exploding()
+    result = solve(case.f, case.z0, Picard())
+    assert result.status.item() == Status.DIVERGED
+    residual = result.history.residual[:, 0]
+    assert float(residual[-1]) > 1e6 * float(residual[0]) >= float(residual[-2])
+    solved = solve(case.f, case.z0, method)
+    assert solved.status.item() in (Status.DIVERGED, Status.CONVERGED)
+
+
+@every_method
+@pytest.mark.parametrize("make", [nan_at, inf_at])
+@pytest.mark.parametrize("evaluation", [1, 2, 3, 8])
+def test_a_sample_that_leaves_the_numbers_returns_its_best_earlier_iterate(
+    method, make, evaluation
+):
+    case = make(evaluation)
+    result = solve(case.f, case.z0, method)
+    assert result.status.tolist() == [int(Status.NONFINITE), 0, 0, 0]
+    assert int(result.sample_evals[0]) == evaluation
+    clean = contraction()
+    value = clean.f(result.z)
+    relative = (value - result.z).norm(dim=1) / value.norm(dim=1)
+    if evaluation == 1:
+        assert torch.equal(result.z[0], case.z0[0])
+        assert not math.isfinite(float(result.relative_residual[0]))
+    else:
+        earlier = result.history.relative_residual[: evaluation - 1, 0]
+        assert float(result.relative_residual[0]) == float(earlier.min())
+        torch.testing.assert_close(result.relative_residual, relative, rtol=1e-6, atol=1e-12)
+
+
+@every_method
+def test_a_whole_batch_of_nan_ends_at_once(method):
+    result = solve(lambda z: z * torch.nan, torch.ones(3, 2), method)
+    assert result.num_evals == 1
+    assert result.status.tolist() == [int(Status.NONFINITE)] * 3
+    assert torch.equal(result.z, torch.ones(3, 2))
+
+
+def test_rtol_zero_with_an_infinite_value_warns_of_nothing():
+    case = inf_at(3)
+    result = solve(case.f, case.z0, Picard(), rtol=0.0, max_iter=5)
+    assert int(result.status[0]) == Status.NONFINITE
+
+
+@every_method
+@pytest.mark.parametrize("evaluation", [1, 2, 6])
+def test_a_map_that_raises_keeps_its_exception_and_gains_the_partial_result(method, evaluation):
+    case = raising_at(evaluation)
+    with pytest.raises(Exception, match=f"evaluation {evaluation} failed") as caught:
+        solve(case.f, case.z0, method)
+    assert type(caught.value).__name__ == "MapError"
+    partial = caught.value.partial_result
+    done = evaluation - 1
+    assert partial.num_evals == len(partial.history.residual) == done
+    assert partial.status.tolist() == [int(Status.CANCELLED)] * 4
+    assert partial.sample_evals.tolist() == [done] * 4
+    if not done:
+        assert torch.equal(partial.z, case.z0)
+    else:
+        best = partial.history.relative_residual.amin(0)
+        assert torch.equal(partial.relative_residual, best)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, StopIteration, MemoryError])
+def test_any_exception_passes_through(error):
+    def f(z):
+        raise error("no")
+
+    with pytest.raises(error) as caught:
+        solve(f, torch.ones(2, 2))
+    assert caught.value.partial_result.num_evals == 0
+
+
+def test_a_map_in_place_is_never_given_a_false_claim():
+    def torch_map(z):
+        return z.mul_(0.5).add_(1.0)
+
+    def numpy_map(z):
+        np.multiply(z, 0.5, out=z)
+        z += 1
+        return z
+
+    for f, z0 in ((torch_map, torch.full((2, 3), 7.0)), (numpy_map, np.full((2, 3), 7.0))):
+        before = z0.copy() if isinstance(z0, np.ndarray) else z0.clone()
+        for method in METHODS_TO_RUN:
+            try:
+                result = solve(f, z0, method)
+            except ValueError:
+                pass
+            else:
+                np.testing.assert_allclose(np.asarray(result.z), 2.0, rtol=1e-5)
+            np.testing.assert_array_equal(np.asarray(z0), np.asarray(before))
+
+
+def test_a_map_that_changes_a_part_of_its_argument_is_never_given_a_false_claim():
+    def f(state):
+        a, b = state
+        a *= 0.5
+        return a + 1, 0.5 * b + a
+
+    state = (torch.full((1, 2), 7.0), torch.zeros(1, 2))
+    try:
+        result = solve(f, state)
+    except ValueError:
+        return
+    torch.testing.assert_close(result.z[0], torch.full((1, 2), 2.0), rtol=1e-5, atol=1e-5)
+
+
+def test_identity_returned_as_the_same_object_is_a_fixed_point():
+    result = solve(lambda z: z, torch.ones(2, 3))
+    assert bool(result.converged.all()) and result.num_evals == 1
+
+
+# refused before any evaluation
+
+
+def refused(z0, *args, error=KnobError, **knobs):
+    counter = Counter()
+    with pytest.raises(error) as caught:
+        solve(counter, z0, *args, **knobs)
+    assert counter.calls == 0
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", ["torch", "numpy", "tuple", "dict", "bfloat16"])
+def test_a_start_that_is_not_finite_is_refused(value, kind):
+    z0 = torch.ones(2, 3)
+    z0[1, 2] = value
+    made = {
+        "torch": z0, "numpy": z0.numpy(), "tuple": (torch.ones(2, 1), z0), "dict": {"a": z0},
+        "bfloat16": z0.bfloat16(),
+    }  # fmt: skip
+    message = refused(made[kind])
+    assert "z0" in message and "NaN or infinity" in message and "finite" in message
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int64, torch.int32, torch.uint8, torch.bool, torch.float16, torch.complex64],
+    ids=str,
+)
+def test_a_start_that_is_not_floating_point_is_refused_with_the_remedy(dtype):
+    message = refused(torch.ones(2, 3, dtype=dtype))
+    assert f"z0 has dtype {dtype}" in message and "float32" in message and "z0.float()" in message
+
+
+def test_a_numpy_start_of_integers_is_refused():
+    assert "z0 has dtype torch.int64" in refused(np.ones((2, 3), dtype=np.int64))
+
+
+@pytest.mark.parametrize("z0", [1.0, [1.0], None, "z0", {1.0}, object()], ids=repr)
+def test_a_start_that_is_no_array_is_refused(z0):
+    message = refused(z0)
+    assert "torch.Tensor" in message and type(z0).__name__ in message
+
+
+@pytest.mark.parametrize("z0", [(), {}], ids=repr)
+def test_a_start_of_nothing_is_refused(z0):
+    assert "at least one" in refused(z0)
+
+
+def test_a_scalar_start_needs_batch_dims_zero():
+    assert "batch_dims=0" in refused(torch.tensor(1.0))
+    assert "batch_dims=0" in refused(np.array(1.0))
+
+
+def test_parts_of_a_start_must_agree():
+    assert "dtype" in refused((torch.ones(2, 3), torch.ones(2, 3).double()))
+    assert "first dimension" in refused((torch.ones(2, 3), torch.ones(3, 3)))
+    assert solve(lambda s: s, (torch.ones(2), torch.ones(3)), batch_dims=0).converged.item()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "parts"),
+    [
+        ({"rtol": -1e-6}, ("rtol", "-1e-06", "0 to 1")),
+        ({"rtol": 2.0}, ("rtol", "2.0", "0 to 1")),
+        ({"rtol": math.nan}, ("rtol", "nan")),
+        ({"rtol": "1e-6"}, ("rtol", "'1e-6'", "Give a number")),
+        ({"rtol": True}, ("rtol", "True", "Give a number")),
+        ({"rtol": None}, ("rtol", "None")),
+        ({"atol": -1.0}, ("atol", "at least 0")),
+        ({"atol": math.inf}, ("atol", "inf")),
+        ({"max_iter": 0}, ("max_iter", "= 0", "1 to 10,000,000")),
+        ({"max_iter": 10.0}, ("max_iter", "Give an integer, such as 10")),
+        ({"max_iter": True}, ("max_iter", "Give an integer")),
+        ({"max_iter": "10"}, ("max_iter", "Give an integer")),
+        ({"batch_dims": 2}, ("batch_dims", "0 to 1")),
+        ({"batch_dims": -1}, ("batch_dims", "0 to 1")),
+        ({"batch_dims": True}, ("batch_dims",)),
+        ({"compact": 1}, ("compact", "True or False")),
+        ({"profile": "yes"}, ("profile", "True or False")),
+    ],
+    ids=str,
+)
+def test_impossible_knobs_of_a_solve_are_refused(knobs, parts):
+    message = refused(torch.ones(2, 3), **knobs)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("name", ["rtoll", "tol", "window", "maxiter", "f_max_iter", "stop_mode"])
+def test_unknown_knobs_of_a_solve_are_refused(name):
+    assert name in refused(torch.ones(2, 3), error=TypeError, **{name: 1})
+
+
+@pytest.mark.parametrize("method", [Anderson, "anderson", None, 5, Affine()], ids=repr)
+def test_what_is_no_method_is_refused(method):
+    message = refused(torch.ones(2, 3), method)
+    assert "method" in message and "picard, anderson, broyden" in message
+
+
+def test_a_map_that_is_not_callable_is_refused():
+    with pytest.raises(KnobError, match="not callable"):
+        solve(torch.ones(2), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("method", [Picard(), Anderson(window=100), Broyden(window=100)])
+def test_a_solve_that_would_not_fit_the_memory_is_refused(method, monkeypatch):
+    monkeypatch.setattr("andersonn_core.memory.available_bytes", lambda device: 2**20)
+    message = refused(torch.zeros(64, 8192), method)
+    for part in ("64 samples", "8192 elements", method.label, "GiB", "cpu", "Lower"):
+        assert part in message
+
+
+def test_what_fits_the_memory_depends_on_the_window(monkeypatch):
+    monkeypatch.setattr("andersonn_core.memory.available_bytes", lambda device: 2**20)
+    solve(torch.cos, torch.zeros(4, 1000), Anderson(window=5))
+    refused(torch.zeros(4, 1000), Anderson(window=50))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [Poisson(size=1024, batch_size=4096), DigitsDEQ(batch_size=360, dtype="float64")],
+    ids=lambda spec: spec.name,
+)
+def test_a_problem_that_would_not_fit_the_memory_is_refused(spec, monkeypatch):
+    monkeypatch.setattr("andersonn_core.memory.available_bytes", lambda device: 2**20)
+    with pytest.raises(KnobError, match="GiB"):
+        spec.build()
+
+
+# refused at the first evaluation
+
+
+@every_method
+@pytest.mark.parametrize("what", BREAKING)
+def test_a_map_that_does_not_keep_its_argument_s_kind_is_refused_at_once(what, method):
+    case = BREAKING[what]()
+    counter = Counter(case.f)
+    with pytest.raises((ValueError, TypeError)) as caught:
+        solve(counter, case.z0, method)
+    assert counter.calls == 1
+    assert caught.value.partial_result.num_evals == 0
+    words = {"batch": "shape", "type": "list"}
+    assert words.get(what, what) in str(caught.value)
+    assert what == "type" or " from " in str(caught.value)
+
+
+def test_a_map_that_changes_its_mind_later_is_refused_then():
+    case = contraction()
+    f = Scripted(case.f, lambda k, v: v.float() if k == 4 else v)
+    with pytest.raises(ValueError, match="dtype") as caught:
+        solve(f, case.z0)
+    assert caught.value.partial_result.num_evals == 3
+
+
+@pytest.mark.parametrize(
+    ("z0", "value"),
+    [
+        ((torch.ones(1, 2), torch.ones(1, 2)), torch.ones(1, 2)),
+        ((torch.ones(1, 2), torch.ones(1, 2)), (torch.ones(1, 2),)),
+        ((torch.ones(1, 2), torch.ones(1, 2)), [torch.ones(1, 2)] * 2),
+        ({"a": torch.ones(1, 2)}, {"b": torch.ones(1, 2)}),
+        ({"a": torch.ones(1, 2)}, {"a": torch.ones(1, 2), "b": torch.ones(1, 2)}),
+        ({"a": torch.ones(1, 2)}, (torch.ones(1, 2),)),
+        (torch.ones(1, 2), (torch.ones(1, 2), torch.ones(1, 2))),
+        (torch.ones(1, 2), {"a": torch.ones(1, 2)}),
+        (torch.ones(1, 2), None),
+        (torch.ones(1, 2), 0.5),
+    ],
+    ids=str,
+)
+def test_a_map_that_returns_another_structure_is_refused(z0, value):
+    with pytest.raises((ValueError, TypeError), match="f must return|f returned|a state is"):
+        solve(lambda z: value, z0)
+
+
+def test_two_fixed_points_are_told_apart_by_where_the_solve_starts():
+    case = overflowing()
+    result = solve(case.f, case.z0[1:], Picard())
+    assert float(result.z.abs().max()) < 1e-3

@@ -1,0 +1,216 @@
+"""The page's controls: generated, guarded, always valid."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec, Status, crossover
+from andersonn_core.driver import SolveKnobs
+from andersonn_core.specs import KnobError
+from lab.controls import FIXED, KNOBS, PRESETS, Controls, devices, knobs_of, values_of
+
+HOSTILE = [
+    1e9, -1, math.nan, math.inf, -math.inf, True, "5", "<script>", b"1", [], {}, object(), 10**30,
+    0.5,
+]  # fmt: skip
+
+
+def revisions(controls: Controls) -> list[int]:
+    seen: list[int] = []
+    controls.param.watch(lambda event: seen.append(event.new), "revision")
+    return seen
+
+
+def test_every_knob_of_every_spec_has_a_parameter_and_its_declared_default():
+    specs = (*PROBLEMS.values(), Anderson, SolveKnobs)
+    declared = {name for spec in specs for name in spec.knobs()}
+    assert set(KNOBS) == declared - set(FIXED)
+    controls = Controls()
+    for problem in PROBLEMS:
+        controls.reset(problem)
+        for name, knob in knobs_of(problem).items():
+            assert getattr(controls, name) == knob.default
+            assert controls.param[name].doc == knob.doc
+            if knob.kind in ("integer", "number"):
+                assert controls.param[name].bounds == (knob.minimum, knob.maximum)
+                assert controls.param[name].softbounds == knob.typical
+        specs = controls.specs()
+        assert specs["picard"].method == Picard()
+        untouched = specs["anderson"].replace(**dict.fromkeys(FIXED, False))
+        assert untouched == SolveSpec(problem=PROBLEMS[problem](), method=Anderson())
+
+
+def test_knobs_of_one_name_are_of_one_kind_in_all_problems():
+    for spec in PROBLEMS.values():
+        for name, knob in spec.knobs().items():
+            assert knob.kind == KNOBS[name].kind
+
+
+@pytest.mark.parametrize("name", ["problem", "broyden", *KNOBS])
+def test_a_hostile_value_is_refused_with_a_sentence_and_changes_nothing(name):
+    controls = Controls()
+    for problem in PROBLEMS:
+        controls.reset(problem)
+        before, revision = controls.specs(), controls.revision
+        for value in HOSTILE:
+            try:
+                setattr(controls, name, value)
+            except KnobError as error:
+                assert controls.notice == str(error) != ""
+                assert controls.specs() == before
+                assert controls.revision == revision
+            else:  # 0.5 or True may be right for this knob
+                assert controls.notice == ""
+                controls.specs()
+                controls.reset(problem)
+                revision = controls.revision
+
+
+def test_an_accepted_value_takes_the_notice_away():
+    controls = Controls()
+    with pytest.raises(ValueError, match="window"):
+        controls.window = 1000
+    assert "window" in controls.notice
+    controls.window = 7
+    assert controls.notice == ""
+    assert controls.specs()["anderson"].method.window == 7
+
+
+def test_sizes_that_are_too_large_together_are_refused_before_anything_is_built():
+    controls = Controls()
+    controls.reset("tanh")
+    controls.size = 4096
+    with pytest.raises(KnobError, match=r"batch_size = 4096 and size = 4096"):
+        controls.batch_size = 4096
+    assert controls.batch_size == 16
+    with pytest.raises(KnobError, match="MiB"):
+        controls.max_iter = 10_000_000
+    controls.size = 8
+    controls.batch_size = 4096
+
+
+def test_apply_judges_sizes_together_and_keeps_the_rest():
+    controls = Controls()
+    controls.reset("tanh")
+    controls.size = 4096
+    assert controls.apply({"batch_size": 4096, "size": 8}) == {}
+    wrong = {"batch_size": 4096, "size": 4096, "windw": 3, "epsilon": 1.0}
+    refused = controls.apply(wrong | {"mixing": 0.5})
+    assert set(refused) == {"batch_size", "size", "windw", "epsilon"}
+    assert "'window'" in refused["windw"]
+    assert "has no epsilon" in refused["epsilon"]
+    assert (controls.mixing, controls.size) == (0.5, 8)
+    assert all(sentence in controls.notice for sentence in refused.values())
+
+
+def test_each_change_counts_once():
+    controls = Controls()
+    seen = revisions(controls)
+    controls.window = 3
+    controls.problem = "poisson"
+    controls.apply({"problem": "tanh", "size": 64, "window": 4})
+    controls.preset("forward wins")
+    controls.reset("affine")
+    controls.window = int(controls.window)
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_knob_that_two_problems_declare_alike_keeps_its_value():
+    controls = Controls()
+    controls.reset("poisson")
+    controls.apply({"batch_size": 3, "dtype": "float64", "size": 32, "window": 9})
+    controls.problem = "bratu"
+    assert (controls.batch_size, controls.dtype, controls.window) == (3, "float64", 9)
+    assert controls.size == 64  # declared otherwise: from 2 on
+    controls.problem = "digits_deq"
+    assert controls.batch_size == 64
+
+
+def test_unavailable_controls_say_why():
+    controls = Controls()
+    controls.reset("poisson")
+    reasons = controls.unavailable()
+    assert reasons["seed"] == PROBLEMS["poisson"].unused["seed"]
+    assert "no gain" in reasons["gain"]
+    assert ("device" in reasons) == (len(devices()) == 1)
+    assert "fallback" not in reasons
+    controls.window = 0
+    assert "history" in controls.unavailable()["fallback"]
+    assert set(reasons).isdisjoint(set(knobs_of("poisson")) - {"device"})
+
+
+def test_broyden_shares_window_and_mixing():
+    controls = Controls()
+    controls.apply({"broyden": True, "window": 7, "mixing": 0.5})
+    assert controls.specs()["broyden"].method == Broyden(window=7, mixing=0.5)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_sequence_of_assignments_leaves_valid_specs_that_the_values_describe(data):
+    controls = Controls()
+    for _ in range(data.draw(st.integers(1, 5))):
+        name = data.draw(st.sampled_from(["problem", "broyden", *KNOBS]))
+        choices = st.sampled_from([*PROBLEMS, "float64", "never", "qr", "circle"])
+        value = data.draw(st.one_of(st.integers(-2, 5000), st.floats(), st.booleans(), choices))
+        try:
+            setattr(controls, name, value)
+        except KnobError:
+            pass
+        for method, spec in controls.specs().items():
+            twin = Controls()
+            twin.reset(controls.problem)
+            assert twin.apply(values_of(spec)) == {}
+            assert twin.specs()[method] == spec
+
+
+def solved(name: str):
+    controls = Controls()
+    controls.preset(name)
+    assert controls.notice == ""
+    assert {knob: getattr(controls, knob) for knob in PRESETS[name]} == PRESETS[name]
+    results = {method: spec.run() for method, spec in controls.specs().items()}
+    return results["picard"], results["anderson"]
+
+
+def test_preset_real_digits_anderson_needs_at_most_half_of_the_evaluations():
+    forward, anderson = solved("real: digits")
+    assert forward.converged.all() and anderson.converged.all()
+    assert 2 * anderson.sample_evals.median() <= forward.sample_evals.median()
+
+
+def test_preset_anderson_wins_in_evaluations_tenfold():
+    forward, anderson = solved("Anderson wins")
+    assert forward.converged.all() and anderson.converged.all()
+    assert 10 * anderson.num_evals < forward.num_evals
+
+
+def test_preset_forward_wins_in_evaluations_too():
+    forward, anderson = solved("forward wins")
+    assert forward.converged.all()
+    assert forward.sample_evals.median() < anderson.sample_evals.median()
+    assert crossover(forward, anderson).kind == "none"
+
+
+def test_preset_watch_it_diverge_forward_does_and_anderson_converges():
+    forward, anderson = solved("watch it diverge")
+    assert (forward.status == Status.DIVERGED).all()
+    assert anderson.converged.all()
+
+
+def test_preset_stiff_poisson_only_anderson_converges():
+    forward, anderson = solved("stiff: Poisson")
+    assert (forward.status == Status.MAX_ITER).all()
+    assert anderson.converged.all() and anderson.num_evals < 150
+
+
+def test_preset_the_stubborn_digit_never_settles_without_the_fallback():
+    forward, anderson = solved("the stubborn digit")
+    assert forward.converged.all()
+    assert int((~anderson.converged).sum()) == 1
+    controls = Controls()
+    controls.preset("the stubborn digit")
+    controls.fallback = True
+    assert controls.specs()["anderson"].run().converged.all()

@@ -1,0 +1,163 @@
+"""CPU against GPU: one subprocess, killed when late; recordings labeled; nothing invented."""
+
+import json
+import queue
+import sys
+import time
+
+import pytest
+import torch
+
+from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec
+from lab import devices
+from lab.devices import DeviceTimings, Timing, TimingNews, measure, plan, recorded, recordings
+
+PATIENCE = 60.0
+
+
+def spec(**knobs) -> SolveSpec:
+    return SolveSpec(problem=PROBLEMS["tanh"](size=8, **knobs), method=Anderson(), profile=True)
+
+
+def collect(timer: DeviceTimings, ticks: "queue.Queue", news: list[TimingNews]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not (news and news[-1].done):
+        assert time.monotonic() < end
+        try:
+            ticks.get(timeout=0.05)()
+        except queue.Empty:
+            pass
+
+
+def made(script: str | None = None, seconds: float = PATIENCE):
+    ticks, news = queue.Queue(), []
+    rest = ["-m", "lab.devices"] if script is None else ["-c", script]
+    timer = DeviceTimings(news.append, ticks.put, [sys.executable, *rest], seconds, patience=0.1)
+    return timer, ticks, news
+
+
+def timing(**changes) -> dict:
+    row = dict(device="GPU of a test", gpu=True, method="anderson", batch_size=4, map_seconds=1e-3,
+               method_seconds=2e-3, evaluations=24, clock="CUDA events")  # fmt: skip
+    return row | changes
+
+
+def write(folder, name="a.json", **changes) -> None:
+    runs = {"tanh": {"rows": [timing(), timing(device="CPU of a test", gpu=False)]}}
+    head = dict(schema=1, device="GPU of a test", date="2026-01-02", runs=runs)
+    (folder / name).write_text(json.dumps(head | {"versions": {"torch": "2.13.0"}} | changes))
+
+
+def test_without_gpu_and_recording_there_is_one_honest_line(tmp_path):
+    assert recorded("tanh", tmp_path) == ([], devices.NO_GPU_AND_NO_RECORDING)
+
+
+def test_recorded_gpu_runs_carry_device_date_and_versions(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "b.json", date="2026-03-04")
+    rows, line = recorded("tanh", tmp_path)
+    assert line == ""
+    assert [label for label, _ in rows] == [
+        "recorded on GPU of a test, 2026-03-04, torch 2.13.0",
+        "recorded on GPU of a test, 2026-01-02, torch 2.13.0",
+    ]
+    assert all(row == Timing(**timing()) for _, row in rows)
+    assert "do not include Newton" in recorded("newton", tmp_path)[1]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1}', "\0"])
+def test_a_broken_recording_spoils_nothing(tmp_path, text):
+    write(tmp_path)
+    (tmp_path / "broken.json").write_text(text)
+    assert len(recordings(tmp_path)) == 1
+
+
+def test_the_recordings_of_the_repository_are_whole():
+    for path in devices.CHECKOUT.glob("*.json"):
+        assert devices._read(path) is not None, path
+
+
+def test_the_plan_grows_the_batch_as_far_as_the_problem_goes():
+    specs = plan(spec())
+    sizes = [each.problem.batch_size for each in specs if each.problem.device == "cpu"]
+    assert sizes == [1, 4, 16, 64, 256, 1024]
+    digits = SolveSpec(problem=PROBLEMS["digits_deq"](), method=Picard())
+    assert max(each.problem.batch_size for each in plan(digits)) == 256  # of 360 held-out digits
+    assert len({each.problem.device for each in specs}) == 1 + torch.cuda.device_count()
+
+
+def test_a_timing_is_the_median_of_the_rows():
+    row = measure(plan(spec())[1])
+    assert (row.batch_size, row.method, row.gpu) == (4, "anderson", False)
+    assert row.map_seconds > 0 and row.method_seconds > 0
+    assert row.evaluations > 1
+    assert row.device.endswith("1 thread") and row.clock == "thread CPU time"
+
+
+def test_what_does_not_fit_is_left_out(monkeypatch):
+    monkeypatch.setattr("andersonn_core.memory.available_bytes", lambda device: 12_000)
+    kept = list(devices.timings(plan(spec())))
+    assert [row.batch_size for row in kept] == [1, 4]
+
+
+def test_timings_come_from_a_child_row_by_row():
+    timer, ticks, news = made()
+    timer.start([spec().replace(method=Picard()), spec()])
+    collect(timer, ticks, news)
+    assert news[-1].sentence == ""
+    counts = [len(each.rows) for each in news]
+    assert counts == sorted(counts) and counts[-1] == 12 * (1 + torch.cuda.device_count())
+    assert {row.method for row in news[-1].rows} == {"picard", "anderson"}
+
+
+def test_a_child_that_hangs_is_killed_and_its_rows_stand():
+    row = json.dumps(timing())
+    script = f"import time; print('''{row}''', flush=True); time.sleep(1000)"
+    timer, ticks, news = made(script, seconds=1.0)
+    timer.start([spec()])
+    collect(timer, ticks, news)
+    assert news[-1] == TimingNews((Timing(**timing()),), True, devices.TOO_LONG)
+
+
+def test_a_child_that_dies_says_one_sentence():
+    timer, ticks, news = made("raise SystemExit(3)")
+    timer.start([spec()])
+    collect(timer, ticks, news)
+    assert news == [TimingNews((), True, devices.BROKEN)]
+
+
+def test_only_the_newest_request_is_heard():
+    timer, ticks, news = made("import time; time.sleep(1000)")
+    timer.start([spec()])
+    while timer._child is None:
+        time.sleep(0.01)
+    timer.command = [sys.executable, "-c", f"print('''{json.dumps(timing())}''')"]
+    timer.start([spec()])
+    collect(timer, ticks, news)
+    assert [len(each.rows) for each in news] == [1, 1]
+    timer.close()
+
+
+def test_while_somebody_times_others_are_told_to_wait():
+    busy, _, _ = made("import time; time.sleep(1000)")
+    busy.start([spec()])
+    while busy._child is None:
+        time.sleep(0.01)
+    other, ticks, news = made()
+    other.start([spec()])
+    collect(other, ticks, news)
+    assert news == [TimingNews((), True, devices.OCCUPIED)]
+    busy.close()
+
+
+def test_a_recording_holds_what_the_page_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "RECORDED_PROBLEMS", ("newton",))
+    monkeypatch.setattr(devices, "BATCH_SIZES", (1, 4))
+    path = devices.record(tmp_path)
+    (recording,) = recordings(tmp_path)
+    assert path.parent == tmp_path and recording.date in path.name
+    rows = [row for row in recording.runs["newton"] if row.method == "anderson" and not row.gpu]
+    assert [row.batch_size for row in rows] == [1, 4]
+    assert "torch" in recording.versions
+    card = json.loads(path.read_text())["card"]
+    assert card["spec"]["problem"]["name"] == "newton"
