@@ -143,12 +143,9 @@ class Curves:
         shown = [
             plot for axis, plot in self.pair.figures.items() if seconds or axis == "evaluation"
         ]
-        for plot, label in zip(shown, self.pair.tolerance_labels, strict=False):
+        for plot in shown:
             plot.sizing_mode = "fixed"
             plot.width = WIDTH // 2 if seconds else WIDTH * 2 // 3
-            # Lines end at the tolerance: its label goes below them, to the right.
-            label.x, label.text_align = plot.width - 80, "right"
-            label.text_baseline, label.y_offset = "top", -10
         self.pane = _pane(row(shown))
 
     def show(
@@ -163,14 +160,14 @@ class Curves:
             traces[name], columns = columns_of(result, self.rtol)
             pair.live[name].data = columns
         pair.fit(traces)
-        pair.label_ends(traces)
         pair.set_clock(next(iter(results.values())).history.clock)
-        ends = dict(pair.ends.data)
-        lowest = 3 * float(pair.y.start)  # a residual of zero is below every frame
-        pair.ends.data = ends | {"y": [max(y, lowest) for y in ends["y"]]}
         if crop:
+            pair.label_ends(traces)
             for axis, x in pair.x.items():
-                x.end = 1.6 * max(ends[f"x_{axis}"])
+                x.end = 1.6 * max(pair.ends.data[f"x_{axis}"])
+        pair.label_ends(traces)
+        lowest = self.rtol / 3  # a residual of zero is below every frame, but its name is not
+        pair.ends.data = pair.ends.data | {"y": [max(y, lowest) for y in pair.ends.data["y"]]}
         if point is not None and point.by_seconds.kind == "at":
             by = {"evaluation": point.by_evaluations, "seconds": point.by_seconds}
             pair.mark_crossing({axis: _crossing(axis, where) for axis, where in by.items()})
@@ -317,6 +314,7 @@ def _fan(factors: Tensor, start: ColumnDataSource, shown: Mapping[str, ColumnDat
     plot = _figure(
         WIDTH // 2, 400, x_range=Range1d(-1, 1), y_range=Range1d(-1, 1),
         x_axis_label="first number of the start", y_axis_label="second number of the start",
+        name="rate fan",
     )  # fmt: skip
     colors = LinearColorMapper(palette=interp_palette(LIGHT.heat, 128), low=0, high=0.42)
     plot.image([factors.T.numpy()], -1, -1, 2, 2, color_mapper=colors)

@@ -127,7 +127,10 @@ def test_the_confirming_evaluation_is_no_step_of_any_sample():
     assert bool(result.history.depth[-1].isnan().all())
     assert not bool(result.history.running[-1].any())
     assert int(result.sample_evals.max()) == result.num_evals - 1
-    assert len(result.to_frame()) == int(result.sample_evals.sum())
+    frame = result.to_frame()
+    confirming = frame[frame["evaluation"] == result.num_evals]
+    assert confirming["relative_residual"].tolist() == result.relative_residual.tolist()
+    assert len(frame) == int(result.sample_evals.sum()) + 16
 
 
 @every_method
