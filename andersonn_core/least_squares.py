@@ -104,7 +104,8 @@ def qr_weights(
     sorted_used = used.gather(1, order)
     q, r, kept = _reduced_qr(columns, sorted_used, regularization)
     target = torch.cat([g, g.new_zeros(g.shape[0], dg.shape[1])], dim=1)
-    right = torch.where(kept, (q.mT @ target[:, :, None])[:, :, 0].double(), 0.0)
+    # In this orientation a sample's sums do not depend on how many samples there are.
+    right = torch.where(kept, torch.bmm(target[:, None, :], q)[:, 0, :].double(), 0.0)
     y = torch.linalg.solve_triangular(r, right[:, :, None], upper=True)[:, :, 0]
     gamma = torch.zeros_like(y).scatter(1, order, torch.where(kept, y, 0.0))
     gamma = gamma / torch.where(used, norms, 1.0).double()

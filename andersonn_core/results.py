@@ -86,7 +86,10 @@ class History:
         return (self.map_seconds + before).cumsum(0)
 
     def to_frame(self) -> pd.DataFrame:
-        """A tidy frame, one row per (evaluation, sample) in which the sample was still running."""
+        """A tidy frame, one row per (evaluation, sample) in which the sample was looked at.
+
+        That is while it ran and, after compaction, in the confirming evaluation.
+        """
         evals, batch = self.relative_residual.shape
         columns: dict[str, Any] = {
             "evaluation": np.repeat(np.arange(1, evals + 1), batch),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
+from pydantic import InstanceOf
+
 from andersonn_core.driver import Driver, SolveKnobs, Step
 from andersonn_core.layout import StateLayout
 from andersonn_core.methods import METHODS, Anderson, MethodSpec
@@ -18,8 +20,8 @@ from andersonn_core.specs import KnobError, Spec, knob
 class SolveSpec(SolveKnobs):
     """A problem, a method and the driver's knobs: one rerunnable solve."""
 
-    problem: ProblemSpec = knob(doc="The fixed-point problem, from PROBLEMS.")
-    method: MethodSpec = knob(Anderson(), "The method, from METHODS.")
+    problem: InstanceOf[ProblemSpec] = knob(doc="The fixed-point problem, from PROBLEMS.")
+    method: InstanceOf[MethodSpec] = knob(Anderson(), "The method, from METHODS.")
 
     _tables: ClassVar[dict[str, Mapping[str, type[Spec]]]] = {
         "problem": PROBLEMS,
@@ -29,6 +31,8 @@ class SolveSpec(SolveKnobs):
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The spec that `to_dict` described; problem and method are looked up by name."""
+        if not isinstance(record, Mapping):
+            return super().from_dict(record)  # which refuses it
         knobs = dict(record)
         for key, table in cls._tables.items():
             if isinstance(knobs.get(key), Mapping):

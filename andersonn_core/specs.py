@@ -139,6 +139,8 @@ class Spec(BaseModel):
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The spec that `to_dict` described; raises KnobError as the constructor does."""
+        if not isinstance(record, Mapping):
+            raise KnobError(f"{cls.__name__}: a record of knobs by name was expected, not {record!r}.")
         return cls(**{key: value for key, value in record.items() if key != "name"})
 
     @classmethod
@@ -157,12 +159,16 @@ class Spec(BaseModel):
         for key, declared in self.knobs().items():
             value = getattr(self, key)
             if declared.identity:
-                record[key] = value._identity() if isinstance(value, Spec) else value
+                record[key] = value._identity() if isinstance(value, Spec) else _unsigned_zero(value)
         return record
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
         """(name, value) of each knob."""
         return ((key, getattr(self, key)) for key in type(self).model_fields)
+
+
+def _unsigned_zero(value: Any) -> Any:
+    return 0.0 if isinstance(value, float) and value == 0 else value
 
 
 def _plain(value: Any) -> Any:

@@ -190,13 +190,18 @@ def record(folder: Path = CHECKOUT) -> Path:
 # -- the child and its owner --------------------------------------------------------------------
 
 
+def _kill_late(child: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    child.kill()
+
+
 def serve_request() -> None:
     """The child: solves named on standard input -> one JSON line per timing on standard output."""
     with contextlib.suppress(OSError):
         os.nice(10)  # visitors first
     torch.set_num_threads(1)
     specs = [SolveSpec.from_dict(each) for each in json.load(sys.stdin)]
-    for timing in timings(spec for each in specs for spec in plan(each)):
+    for timing in timings([spec for each in specs for spec in plan(each)]):
         print(json.dumps(asdict(timing)), flush=True)
 
 
@@ -251,7 +256,7 @@ class DeviceTimings:
         with subprocess.Popen(self.command, text=True, cwd=root, **pipes) as child:
             self._child = child
             late = threading.Event()
-            timer = threading.Timer(self.seconds, lambda: (late.set(), child.kill()))
+            timer = threading.Timer(self.seconds, _kill_late, (child, late))
             timer.daemon = True
             timer.start()
             rows = self._rows(child, request, number)

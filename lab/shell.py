@@ -61,8 +61,7 @@ class Shell:
 
     def _page(self, dark: bool) -> pmui.Page:
         page = pmui.Page(
-            title="Anderson Lab", header=[self._header()], sidebar=[self.view.rail],
-            main=[*self._warnings(), self.view], sidebar_width=300, sidebar_resizable=False,
+            title="Anderson Lab", header=[self._header()], main=[*self._warnings(), self.view],
             busy_indicator=None, theme_config=material_theme(), dark_theme=dark, sx=HEADER,
         )  # fmt: skip
         page._custom_theme = OWN

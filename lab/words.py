@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.crossover import Crossover
+from andersonn_core.problems import Problem
 from andersonn_core.results import SolveResult, Status
 from andersonn_core.words import ratio_text, residual_text, seconds_text
 from lab.theme import LABELS
@@ -51,7 +52,7 @@ def headline(results: Mapping[str, SolveResult], problem: str, window: int) -> s
     if window == 0:
         return "With a window of 0 nothing is remembered: both curves are forward iteration."
     if forward is None and anderson is None:
-        return f"Neither method gets there: {_why(results['anderson'])}"
+        return f"Neither method gets there. Forward iteration: {_why(results['picard'])} Anderson: {_why(results['anderson'])}"
     if forward is None:
         return (
             f"With {steps(window)}, Anderson needs {anderson} evaluations{typical}. "
@@ -89,9 +90,13 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def verdict(point: Crossover | None) -> str:
-    """The crossover in words."""
-    return "" if point is None else point.sentence
+def verdict(point: Crossover | None, problem: Problem | None) -> str:
+    """The crossover in words, if one of the methods got there; why forward iteration could not."""
+    rate = None if problem is None else problem.contraction
+    expands = f"This map expands (spectral radius {rate:.3g}): forward iteration cannot converge." if rate and rate > 1 else ""
+    if point is None or not math.isfinite(point.target):
+        return expands
+    return f"{expands} {point.sentence}".strip()
 
 
 def status_line(results: Mapping[str, SolveResult], problem: str) -> str:

@@ -132,7 +132,8 @@ def test_endless_links_are_not_read():
 def test_pins_pass_the_same_guards():
     query = "&".join(
         ["pin=anderson;problem=tanh;window=3",
-         "pin=anderson;problem=tanh;size=4096;batch_size=4096", "pin=newton;problem=tanh", "pin=picard", "pin=picard;problem=poisson;sieze=3"]
+         "pin=anderson;problem=tanh;size=4096;batch_size=4096", "pin=newton;problem=tanh",
+         "pin=picard", "pin=picard;problem=poisson;sieze=3"]
     )  # fmt: skip
     pins, notes = pins_from_query(query)
     assert [pin.method.window for pin in pins] == [3]

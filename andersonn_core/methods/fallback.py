@@ -87,6 +87,7 @@ class FallbackState:
             self.best.save(evicted, previous_z[evicted].add(previous_g[evicted], alpha=mixing))
         self.best_norm = torch.where(self.best.newest, norm, self.best_norm)
         progress = relative < PROGRESS * self.reference
+        self.home = torch.zeros_like(self.home)
         if self.any_plain:
             self._end_plain_steps(norm, relative, progress)
         self.reference = torch.where(progress, relative.double(), self.reference)

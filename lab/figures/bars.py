@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from bokeh.core.properties import value
-from bokeh.models import ColumnDataSource, FactorRange, Range1d
+from bokeh.models import ColumnDataSource, FactorRange, LogTicker, Range1d
 
 from andersonn_core.words import seconds_text
 from lab.figures.base import bare_figure, durations, paint
-from lab.theme import FONT, PART_LABELS, Palette
+from lab.theme import FONT, GPU_GREEN, PART_LABELS, Palette
 
 ROOM = 2.0  # of the longest bar: space for its number
 
@@ -63,42 +63,49 @@ class PartBars:
 
 
 class DeviceBars:
-    """Seconds of the same solve on several devices, a group of bars for each batch size."""
+    """Seconds of one evaluation on several devices, a group of bars for each batch size."""
 
     def __init__(self, colors: Palette) -> None:
-        self.source = ColumnDataSource({"place": [], "seconds": [], "text": [], "color": []})
-        self.y = FactorRange(factors=[])
-        self.x = Range1d(0.0, 1.0)
+        self.source = ColumnDataSource({"place": [], "seconds": [], "text": [], "gpu": [], "color": []})
+        self.y, self.x = FactorRange(factors=[], range_padding=0.02), Range1d(1e-5, 1.0)
         self.figure = bare_figure(
-            y_range=self.y, x_range=self.x, height=170, x_axis_label="time of the whole solve"
-        )
+            y_range=self.y, x_range=self.x, x_axis_type="log", height=190,
+            x_axis_label="map and mixing of one evaluation (log scale)",
+        )  # fmt: skip
         self.figure.ygrid.visible = False
+        self.figure.xaxis.ticker = LogTicker(num_minor_ticks=0, desired_num_ticks=4)
         durations(self.figure.xaxis)
-        self.figure.xaxis.ticker.desired_num_ticks = 3
-        self.figure.hbar(y="place", right="seconds", height=0.7, color="color", source=self.source)
+        self.figure.hbar(
+            y="place", left=1e-12, right="seconds", height=0.72, color="color", source=self.source
+        )
         self.text = self.figure.text(
-            "seconds", "place", "text", source=self.source, x_offset=6, text_baseline="middle",
-            text_font=value(FONT), text_font_size="12px",
+            "seconds", "place", "text", source=self.source, x_offset=5, text_baseline="middle",
+            text_font=value(FONT), text_font_size="11px",
         ).glyph  # fmt: skip
         self.paint(colors)
 
     def paint(self, colors: Palette) -> None:
         """Give the bars the colors of a theme."""
+        self.colors = colors
         paint(self.figure, colors)
         axis: Any = self.figure.yaxis
-        axis.group_text_color, axis.group_text_font = colors.text, FONT
-        axis.group_text_font_size = axis.major_label_text_font_size = "12px"
-        axis.separator_line_color = None
+        axis.major_label_text_font_size = "11px"
+        axis.axis_line_color = axis.major_tick_line_color = axis.separator_line_color = None
         self.text.text_color = colors.muted
+        self.source.data = dict(self.source.data) | {"color": self._fills(self.source.data["gpu"])}
 
-    def show(self, rows: Sequence[tuple[str, str, float, str]]) -> None:
-        """Show rows of (group, bar, seconds, color), from top to bottom."""
-        places = [(group, bar) for group, bar, _, _ in rows]
-        self.y.factors = list(reversed(places))
-        self.x.end = max((seconds for _, _, seconds, _ in rows), default=1.0) * ROOM
+    def _fills(self, gpu: Sequence[bool]) -> list[str]:
+        return [GPU_GREEN if each else self.colors.muted for each in gpu]
+
+    def show(self, rows: Sequence[tuple[str, float, bool]]) -> None:
+        """Show rows of (label, seconds, whether on a GPU), from top to bottom."""
+        if not rows:
+            return
+        labels, seconds, gpu = (list(column) for column in zip(*rows, strict=True))
+        self.figure.height = 60 + 18 * len(rows)
+        self.y.factors = list(reversed(labels))
+        self.x.start, self.x.end = min(seconds) / 4, max(seconds) * 8
         self.source.data = {
-            "place": places,
-            "seconds": [seconds for _, _, seconds, _ in rows],
-            "text": [seconds_text(seconds) for _, _, seconds, _ in rows],
-            "color": [color for *_, color in rows],
-        }
+            "place": labels, "seconds": seconds, "text": [seconds_text(each) for each in seconds],
+            "gpu": gpu, "color": self._fills(gpu),
+        }  # fmt: skip

@@ -52,7 +52,7 @@ class HeatMap:
                 marker="dash", angle=math.pi / 2, size=5, line_width=1, line_alpha=0.5,
                 source=self.marks["restart"], **style,
             ),
-            "drop": self.figure.scatter(marker="x", size=6, line_width=1.2, source=self.marks["drop"], **style),
+            "drop": self.figure.scatter(marker="x", size=4, line_width=1, line_alpha=0.5, source=self.marks["drop"], **style),
             "fallback": self.figure.scatter(
                 marker="triangle", size=9, line_width=1.2, source=self.marks["fallback"], **style
             ),

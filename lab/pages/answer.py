@@ -11,7 +11,7 @@ import torch
 from andersonn_core.words import residual_text
 from lab import words
 from lab.live import Live
-from lab.pages.card import escape, text
+from lab.pages.card import STYLE, escape, text
 from lab.theme import LABELS, Palette
 
 STATUS_SECONDS = 0.4  # a screen reader can't follow more often
@@ -60,7 +60,7 @@ class Answer(pn.viewable.Viewer):
         if live.errors:
             return self._fail(live)
         self.headline.object = _paragraph(words.headline(live.results, live.problem_name, live.window))
-        self.verdict.object = _paragraph(words.verdict(live.compare()))
+        self.verdict.object = _paragraph(words.verdict(live.compare(), live.problem))
         self._status(words.status_line(live.results, live.problem_name))
         self.tiles.object = self._badges(live)
         return None
@@ -119,8 +119,8 @@ class Answer(pn.viewable.Viewer):
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
             self.question, self.headline, self.verdict, self.tiles,
-            pn.Row(self.status, self.theory, sizing_mode="stretch_width", margin=0),
-            sizing_mode="stretch_width", margin=(0, 0, 8, 0),
+            pn.Row(self.status, self.theory, sizing_mode="stretch_width", margin=0, css_classes=["lab-line"], stylesheets=[STYLE]),
+            sizing_mode="stretch_width", margin=0, css_classes=["lab-answers"], stylesheets=[STYLE],
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from lab.code import as_python
 from lab.controls import Controls
 from lab.live import Live
 from lab.pages.answer import Answer
-from lab.pages.card import grid
+from lab.pages.card import STYLE, grid
 from lab.pages.curves_card import Curves
 from lab.pages.devices_card import Devices
 from lab.pages.picture import Picture
@@ -49,7 +49,7 @@ class Convergence(pn.viewable.Viewer):
         self.curves = Curves(colors, controls.rtol)
         self.playback = Playback(self.scrub)
         self.time_split, self.samples = TimeSplit(colors), SampleMap(colors)
-        self.devices = Devices(colors)
+        self.devices = Devices(colors, schedule)
         self.picture, self.polynomial = Picture(colors), Polynomial(colors, schedule)
         self.shelf = Shelf(self.pins, self._pin, list(self.curves.pair.figures.values()))
         self.painted = (
@@ -103,9 +103,10 @@ class Convergence(pn.viewable.Viewer):
         self.curves.show(live)
         if live.errors:
             return
-        for card in (self.time_split, self.samples, self.devices, self.picture):
+        for card in (self.time_split, self.samples, self.picture):
             card.show(live)
-        self.polynomial.show(live, self.specs.get("anderson"))
+        for card in (self.devices, self.polynomial):
+            card.show(live, self.specs.get("anderson"))
         self.shelf.show(live, self.code())
         self.playback.reset(live.longest)
         self.scrub(live.longest, cursor=False)
@@ -148,11 +149,13 @@ class Convergence(pn.viewable.Viewer):
         self.runner.close()
         self.pin_runner.close()
         self.polynomial.job.cancel()
+        self.devices.close()
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return pn.Column(
-            self.answer, self.curves, self.playback,
+        below = pn.Column(
+            self.curves, self.playback,
             grid(self.time_split, self.samples, self.devices, name="lab-strip"),
             grid(self.picture, self.polynomial, name="lab-row"), self.shelf,
-            sizing_mode="stretch_width", margin=(12, 18, 24, 18),
+            sizing_mode="stretch_width", css_classes=["lab-figures"], margin=0, stylesheets=[STYLE],
         )  # fmt: skip
+        return grid(self.rail, self.answer, below, name="lab-page")

@@ -15,7 +15,7 @@ from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import KnobError
 from lab.controls import KNOBS, PRESETS, Controls
-from lab.pages.card import text
+from lab.pages.card import STYLE, text
 from lab.pages.widgets import BoundWidget, bound_widget
 
 FOLD = {
@@ -51,11 +51,9 @@ class Rail(pn.viewable.Viewer):
             margin=(2, 0),
         )  # fmt: skip
         self.broyden.param.watch(lambda event: self._set("broyden", event.new), "value")
-        self.summary = text("", "lab-note", margin=(0, 0, 8, 0))
+        self.summary = text("", "lab-note", "lab-summary", margin=(0, 0, 8, 0))
         self.others = text("", "lab-note", margin=(6, 0))
-        self.notice = pmui.Alert(
-            object="", alert_type="warning", visible=False, margin=(6, 0), sizing_mode="stretch_width"
-        )
+        self.notice = text("", "lab-notice", margin=(6, 0))
         controls.param.watch(lambda _: self.follow(), ["revision", "notice"])
         self.follow()
 
@@ -94,7 +92,8 @@ class Rail(pn.viewable.Viewer):
         for name in KNOBS:
             self.bound[name].widget.visible = name not in _foreign(reasons)
         notice = self.controls.notice
-        self.notice.object, self.notice.visible = html.escape(notice), bool(notice)
+        self.notice.object = f"<div class='warning' role='alert'>{html.escape(notice)}</div>" if notice else ""
+        self.notice.visible = bool(notice)
 
     # -- layout -----------------------------------------------------------------------------------
 
@@ -106,7 +105,7 @@ class Rail(pn.viewable.Viewer):
             )  # fmt: skip
             button.on_click(lambda _, name=name: self.controls.preset(name))
             buttons.append(button)
-        return pn.FlexBox(*buttons, margin=(0, 0, 2, 0), sizing_mode="stretch_width")
+        return pn.FlexBox(*buttons, margin=(0, 0, 2, 0), sizing_mode="stretch_width", css_classes=["lab-presets"])
 
     def _sections(self, widgets: Mapping[str, BoundWidget]) -> list[Any]:
         rest = [name for name in widgets if name not in BIG]
@@ -133,7 +132,7 @@ class Rail(pn.viewable.Viewer):
         )
         return pn.Column(
             *head, *big, self.broyden, self.notice, more, sizing_mode="stretch_width",
-            margin=(4, 16, 16, 16), css_classes=["lab-rail"],
+            margin=0, css_classes=["lab-rail"], stylesheets=[STYLE],
         )  # fmt: skip
 
 

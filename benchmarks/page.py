@@ -1,0 +1,317 @@
+"""How fast the dashboard answers: `make bench-page`, or `python benchmarks/page.py [--quick]`.
+
+Headless Chromium, the server and the solves share this machine's cores, so the figures are
+pessimistic. A move is one key press on a slider; its answer is the first frame, after the browser has
+painted it, in which both curves show a point of their new runs. For these figures the server forgets
+what it has solved: otherwise forward iteration, which the window does not change, would be no news.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PROBLEMS = {
+    "tanh": "problem=tanh",
+    "digits, batch 16": "problem=digits_deq&batch_size=16&rtol=1e-05&max_iter=400",
+}
+WARM, MOVES, DRAG, SOAK, TOGETHER = 20, 60, 100, 200, 40
+KEYS = ["ArrowRight"] * 4 + ["ArrowLeft"] * 4  # window 5 -> 9 -> 5
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+# A run is told from another by the seconds of its first point, which no two runs share.
+HOOK = """
+() => {
+  const sources = {}, markers = {circle: 'anderson', square: 'picard'};
+  for (const doc of Bokeh.documents) for (const model of doc._all_models.values()) {
+    const glyph = model.type === 'GlyphRenderer' ? model.glyph : null;
+    if (!glyph || glyph.type !== 'Scatter') continue;
+    if (glyph.x?.field !== 'evaluation' || glyph.y?.field !== 'median') continue;
+    const name = markers[glyph.marker?.value ?? glyph.marker];
+    if (name) sources[name] = model.data_source;
+  }
+  const first = (name) => { const s = sources[name].data.seconds; return s.length ? s[0] : null; };
+  const lab = window.lab = {
+    names: Object.keys(sources), started: null, old: {}, hit: {}, times: {}, frames: 0, due: false,
+  };
+  const painted = (then) => requestAnimationFrame(() => {
+    const channel = new MessageChannel(); channel.port1.onmessage = then; channel.port2.postMessage(0);
+  });
+  for (const name of lab.names) {
+    const changed = () => {
+      if (!lab.due) { lab.due = true; painted(() => { lab.due = false; lab.frames += 1; }); }
+      const now = first(name);
+      if (lab.started === null || now === null || now === lab.old[name] || lab.hit[name]) return;
+      lab.hit[name] = true;
+      const started = lab.started;
+      painted(() => { if (lab.started === started) lab.times[name] = performance.now() - started; });
+    };
+    sources[name].streaming.connect(changed);
+    sources[name].properties.data.change.connect(changed);
+  }
+  window.addEventListener('keydown', (event) => {
+    lab.started = event.timeStamp; lab.hit = {}; lab.times = {};
+    for (const name of lab.names) lab.old[name] = first(name);
+  }, true);
+  return lab.names.sort();
+}
+"""
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+def serve(port: int, anew: bool) -> None:
+    """Serve the dashboard and, at /bench, what the runner has counted."""
+    import panel as pn
+    import psutil
+    from tornado.web import RequestHandler
+
+    from lab import runner
+
+    if anew:
+        runner.RESULTS.limit = 0
+        runner._carried_on = lambda job, task: None
+
+    class Bench(RequestHandler):
+        def get(self) -> None:
+            counts = runner.COUNTS
+            self.write({
+                "rss": psutil.Process().memory_info().rss, "stop_seconds": list(counts.stop_seconds),
+                "started": counts.started, "stopped": counts.stopped,
+            })  # fmt: skip
+
+    pn.serve(
+        {"app": str(ROOT / "lab" / "app.py")}, port=port, address="127.0.0.1", show=False,
+        extra_patterns=[("/bench", Bench)], websocket_origin=[f"127.0.0.1:{port}"],
+    )  # fmt: skip
+
+
+@dataclass
+class Server:
+    """A dashboard in a process of its own."""
+
+    url: str
+
+    def counts(self) -> dict[str, Any]:
+        """What the runner has counted, and the memory that the server takes."""
+        with urllib.request.urlopen(f"{self.url}/bench", timeout=30) as answer:
+            return dict(json.load(answer))
+
+
+@contextmanager
+def server(anew: bool) -> Iterator[Server]:
+    """Start a dashboard; `anew`: it forgets what it has solved."""
+    free = [sys.executable, "setup_env.py", "--free-port", "5106"]
+    port = subprocess.run(free, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    command = [sys.executable, __file__, "--serve", port] + ["--anew"] * anew
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    made = Server(f"http://127.0.0.1:{port}")
+    try:
+        _wait(lambda: _answers(made), "the server did not start", 120)
+        yield made
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(made: Server) -> bool:
+    try:
+        return bool(made.counts())
+    except OSError:
+        return False
+
+
+def _wait(done: Callable[[], Any], sentence: str, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            raise SystemExit(f"bench-page: {sentence}.")
+        time.sleep(0.02)
+
+
+# -- the visitor ----------------------------------------------------------------------------------
+
+
+class Visitor:
+    """One browser tab on the Convergence page."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        self.bytes = 0
+        network = self.page.context.new_cdp_session(self.page)
+        network.send("Network.enable")
+        network.on("Network.loadingFinished", self._loaded)
+        self.page.goto(url, wait_until="networkidle")
+        self.slider = self.page.get_by_role("slider", name=re.compile("^window")).first
+        self.slider.wait_for(timeout=60_000)
+        _wait(self._hooked, "the page shows no curves of both methods")
+        self.slider.focus()
+        self.presses = 0
+
+    def _loaded(self, event: dict[str, Any]) -> None:
+        self.bytes += int(event["encodedDataLength"])
+
+    def _hooked(self) -> bool:
+        ready = "() => window.Bokeh && Bokeh.documents.length > 0"
+        return bool(self.page.evaluate(ready)) and self.page.evaluate(HOOK) == ["anderson", "picard"]
+
+    def press(self) -> None:
+        """One move of the window slider."""
+        self.page.keyboard.press(KEYS[self.presses % len(KEYS)])
+        self.presses += 1
+
+    def answer(self) -> float | None:
+        """Milliseconds until both curves showed a new point; None if they have not yet."""
+        times = self.page.evaluate("() => window.lab.times")
+        return max(times.values()) if len(times) == 2 else None
+
+    def move(self) -> float:
+        """One move, waited for: milliseconds."""
+        self.press()
+        _wait(lambda: self.answer() is not None, "a move was not answered")
+        return float(self.answer() or 0.0)
+
+    def close(self) -> None:
+        """Leave."""
+        self.page.context.close()
+
+
+def latencies(browser: Any, made: Server, query: str, moves: int) -> tuple[list[float], Visitor]:
+    """Milliseconds of each move after the warm ones, at about three moves a second."""
+    visitor = Visitor(browser, f"{made.url}/app?{query}")
+    times = []
+    for _ in range(WARM + moves):
+        times.append(visitor.move())
+        time.sleep(0.25)
+    return times[WARM:], visitor
+
+
+def drag(visitor: Visitor, moves: int) -> tuple[float, float]:
+    """Visible updates and moves per second while the slider moves without a pause."""
+    before, started = visitor.page.evaluate("() => window.lab.frames"), time.perf_counter()
+    for number in range(moves):
+        visitor.press()
+        time.sleep(max(0.0, started + (number + 1) * 0.04 - time.perf_counter()))
+    seconds = time.perf_counter() - started
+    frames = visitor.page.evaluate("() => window.lab.frames") - before
+    return frames / seconds, moves / seconds
+
+
+def together(browser: Any, made: Server, query: str, moves: int) -> list[float]:
+    """Milliseconds of the moves of two visitors who move at the same time."""
+    pair = [Visitor(browser, f"{made.url}/app?{query}") for _ in range(2)]
+    times = []
+    for number in range(WARM // 2 + moves // 2):
+        for visitor in pair:
+            visitor.press()
+        for visitor in pair:
+            _wait(lambda v=visitor: v.answer() is not None, "a move was not answered")
+            times += [float(visitor.answer() or 0.0)] if number >= WARM // 2 else []
+        time.sleep(0.25)
+    for visitor in pair:
+        visitor.close()
+    return times
+
+
+def growth(visitor: Visitor, made: Server, moves: int) -> float:
+    """Bytes by which the server grows over so many moves, after half as many."""
+    sizes = []
+    for number in range(moves + moves // 2):
+        if number == moves // 2:
+            sizes.append(made.counts()["rss"])
+        visitor.move()
+    time.sleep(1.0)
+    return float(made.counts()["rss"] - sizes[0])
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The value below which this part of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+class Table:
+    """Figures beside their targets; `missed` counts the verdicts that are not "ok"."""
+
+    def __init__(self) -> None:
+        self.missed = 0
+
+    def row(self, what: str, value: float, unit: str, most: float | None = None,
+            least: float | None = None) -> None:  # fmt: skip
+        """Print one figure, its target and the verdict."""
+        good = (most is None or value <= most) and (least is None or value >= least)
+        self.missed += not good
+        target = f"<= {most:g}" if most is not None else f">= {least:g}"
+        print(f"{what:<58} {value:>8.1f} {unit:<5} {target:>8}   {'ok' if good else 'MISSED'}", flush=True)
+
+
+def measure(browser: Any, table: Table, scale: float) -> None:
+    """All figures, one after the other."""
+    moves = max(5, round(MOVES * scale))
+    with server(anew=True) as made:
+        for name, query in PROBLEMS.items():
+            times, visitor = latencies(browser, made, query, moves)
+            table.row(f"{name}: both curves' first new point, median", statistics.median(times), "ms", 120)
+            table.row(f"{name}: the same, 95 %", quantile(times, 0.95), "ms", 200)
+            updates, rate = drag(visitor, round(DRAG * scale))
+            table.row(f"{name}: visible updates in a drag, {rate:.0f} moves/s", updates, "/s", least=25)
+            if name == "tanh":
+                table.row("weight of the loaded page", visitor.bytes / 2**20, "MiB", 6)
+                grown = growth(visitor, made, round(SOAK * scale)) / 2**20
+                table.row(f"tanh: server's growth over {round(SOAK * scale)} moves", grown, "MiB", 2)
+            visitor.close()
+        stops = [1e3 * seconds for seconds in made.counts()["stop_seconds"]]
+        table.row(f"{len(stops)} superseded runs: until stopped, 95 %", quantile(stops, 0.95), "ms", 50)
+        for name, query in PROBLEMS.items():
+            times = together(browser, made, query, round(TOGETHER * scale))
+            table.row(f"{name}: two visitors at once, median", statistics.median(times), "ms", 130)
+
+
+def main() -> int:
+    """Run everything and say how many targets were missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the moves")
+    parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    parser.add_argument("--anew", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve, arguments.anew)
+        return 0
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *CHROMIUM))), None)
+    if path is None:
+        raise SystemExit("bench-page: needs Chromium (Debian and Ubuntu: apt install chromium).")
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores shared by Chromium, server and solves; load before: {load:.1f}")
+    table = Table()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        measure(browser, table, 0.1 if arguments.quick else 1.0)
+        browser.close()
+    print(f"{table.missed} of the targets missed" if table.missed else "all targets met")
+    return min(table.missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
