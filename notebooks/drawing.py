@@ -166,8 +166,8 @@ class Curves:
             for axis, x in pair.x.items():
                 x.end = 1.6 * max(pair.ends.data[f"x_{axis}"])
         pair.label_ends(traces)
-        lowest = self.rtol / 3  # a residual of zero is below every frame, but its name is not
-        pair.ends.data = pair.ends.data | {"y": [max(y, lowest) for y in pair.ends.data["y"]]}
+        for label, x in zip(pair.tolerance_labels, pair.x.values(), strict=True):
+            label.x = x.end  # by itself it follows only what changes the range
         if point is not None and point.by_seconds.kind == "at":
             by = {"evaluation": point.by_evaluations, "seconds": point.by_seconds}
             pair.mark_crossing({axis: _crossing(axis, where) for axis, where in by.items()})
