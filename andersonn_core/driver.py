@@ -13,7 +13,7 @@ from torch import Tensor
 from andersonn_core.kernels import BestIterate
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits
-from andersonn_core.methods import MethodSpec, MethodState, StepDiagnostics
+from andersonn_core.methods import MethodSpec, MethodState
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import RUNNING, Flags, Floats, Referee, Rows
 from andersonn_core.results import Event, History, SolveResult, Status
@@ -124,6 +124,7 @@ class Driver:
             middle = self.clock.mark()
             residual, scale, running = self._judge(f_z)
             going_on = self.referee.running(self.rows)
+            self.state.norms = (residual, scale)
             z_next = self._propose(f_z, going_on) if going_on.any() else None
             self.recorder.add(
                 self.rows, residual, scale, running, running, going_on, self.state.diagnostics
@@ -164,13 +165,14 @@ class Driver:
         )
         met = running & self.referee.met(residual, scale)
         if met.any():
-            self.best.settle(self._on_device(met))
+            self.best.settle(met)
         return residual, scale, running
 
     def _keep_best(self, relative: Floats, running: Flags) -> None:  # (A,), (A,)
-        evicted = self.best.update(self._on_device(relative), self._on_device(running))
-        if bool(evicted.any()):
-            self.best.save(evicted, self.previous[evicted])
+        evicted = self.best.update(relative, running)
+        if evicted.any():
+            places = self._on_device(np.flatnonzero(evicted))
+            self.best.save(places, self.previous[places])
 
     def _propose(self, f_z: Tensor, going_on: Flags) -> Tensor:  # (A, n), (A,) -> (A, n)
         """The next iterates; samples that stopped do not move again."""
@@ -224,8 +226,8 @@ class Driver:
         lost = (referee.status == Status.CONVERGED) & ~referee.met(residual, scale)
         again = RUNNING if self.num_evals < self.knobs.max_iter else Status.MAX_ITER
         referee.status[lost] = again
-        plain = StepDiagnostics.plain(self.layout.batch, self.layout.device)
-        self.recorder.add(EVERYONE, residual, scale, everyone, ~everyone, ~everyone, plain)
+        seen = self._fresh_state().diagnostics
+        self.recorder.add(EVERYONE, residual, scale, everyone, ~everyone, ~everyone, seen)
         self.recorder.time((start, middle, self.clock.mark()), PartTimer())
         return again == RUNNING and bool(lost.any())
 

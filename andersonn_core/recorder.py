@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -67,11 +66,7 @@ class Recorder:
     def _whole(self, rows: Rows, diagnostics: StepDiagnostics) -> StepDiagnostics:
         if isinstance(rows, slice):
             return diagnostics
-        places = torch.from_numpy(rows)
-        columns = [getattr(diagnostics, item.name) for item in fields(diagnostics)]
-        return StepDiagnostics(
-            *(c.new_zeros(self.batch).index_copy(0, places.to(c.device), c) for c in columns)
-        )
+        return diagnostics.spread(torch.from_numpy(rows).to(diagnostics.event.device), self.batch)
 
     def history(self) -> History:
         """Everything so far as tensors (K, B) and (K,)."""
@@ -95,15 +90,17 @@ class Recorder:
 
     def _columns(self) -> dict[str, Tensor]:
         """What the steps saw, (K, B) each; NaN, or no event, where a sample made no step."""
+        if not self.diagnostics:
+            nothing = torch.zeros(0, self.batch, dtype=torch.float64)
+            columns = dict.fromkeys(("gain", "weight_norm", "condition", "depth"), nothing)
+            return columns | {"event": nothing.to(torch.int8)}
         stepping = self._stack(self.stepping, np.bool_)
-        columns = {}
-        for item in fields(StepDiagnostics):
-            rows = [getattr(row, item.name) for row in self.diagnostics]
-            values = torch.stack(rows).cpu() if rows else torch.zeros(0, self.batch)
-            hidden = 0 if item.name == "event" else torch.nan
-            values = values.to(torch.int8 if item.name == "event" else torch.float64)
-            columns[item.name] = torch.where(stepping, values, hidden).to(values.dtype)
-        return columns
+        stacked = type(self.diagnostics[0]).stack(self.diagnostics).columns()
+        hidden = {name: 0 if name == "event" else torch.nan for name in stacked}
+        return {
+            name: torch.where(stepping, values.cpu(), hidden[name]).to(values.dtype)
+            for name, values in stacked.items()
+        }
 
     def _part_seconds(self, method_seconds: Tensor) -> dict[str, Tensor]:  # (K,)
         parts = {name: torch.zeros_like(method_seconds) for name in PARTS}

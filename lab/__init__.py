@@ -12,5 +12,6 @@ def __getattr__(name: str) -> Any:
     if name == "explore":
         from lab.explore import explore
 
+        globals()[name] = explore  # the import has put the module of the same name there
         return explore
     raise AttributeError(f"module 'lab' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from andersonn_core import SolveResult, SolveSpec
 from andersonn_core.curves import run_table
+from andersonn_core.methods import MethodSpec
 from andersonn_core.words import residual_text, seconds_text
 from lab.theme import LABELS, Palette
 from lab.traces import columns_of
@@ -19,8 +20,16 @@ MOST = 8
 class Pin:
     """One pinned run."""
 
-    spec: SolveSpec
+    label: str  # of the problem
+    method: MethodSpec
+    tolerance: float
     result: SolveResult
+    spec: SolveSpec | None = None  # None: a map that was given as code, which no link can hold
+
+    @classmethod
+    def of(cls, spec: SolveSpec, result: SolveResult) -> Pin:
+        """A run that a link can hold."""
+        return cls(type(spec.problem).label, spec.method, spec.rtol, result, spec)
 
 
 class Pins:
@@ -30,13 +39,13 @@ class Pins:
         self.items: list[Pin] = []
         self._changed = changed
 
-    def add(self, spec: SolveSpec, result: SolveResult) -> str:
+    def add(self, pin: Pin) -> str:
         """Pin a run; returns a sentence that says what happened."""
-        if any(pin.spec == spec for pin in self.items):
+        if any(old.result is pin.result or (old.spec and old.spec == pin.spec) for old in self.items):
             return "This run is pinned already."
         if len(self.items) == MOST:
             return f"{MOST} runs are pinned, which is the most: remove one first."
-        self.items.append(Pin(spec, result))
+        self.items.append(pin)
         self._changed()
         return f"Pinned as run {len(self.items)}."
 
@@ -49,17 +58,17 @@ class Pins:
     @property
     def specs(self) -> list[SolveSpec]:
         """What was pinned, for the link."""
-        return [pin.spec for pin in self.items]
+        return [pin.spec for pin in self.items if pin.spec is not None]
 
     def lines(self, colors: Palette) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The lines and their numbers, ready to draw."""
         lines, labels = [], []
         for number, pin in enumerate(self.items, 1):
-            trace, columns = columns_of(pin.result, pin.spec.rtol)
+            trace, columns = columns_of(pin.result, pin.tolerance)
             count = trace.median_evaluations
             if not count:
                 continue
-            stroke = colors.strokes[pin.spec.method.name]
+            stroke = colors.strokes[pin.method.name]
             lines.append({
                 "x_evaluation": columns["evaluation"][:count], "x_seconds": columns["seconds"][:count],
                 "y": columns["median"][:count], "dash": stroke.dash, "color": stroke.color,
@@ -81,9 +90,9 @@ HEADINGS = (
 
 
 def _row(pin: Pin, row: Any) -> list[str]:
-    method = pin.spec.method
+    method = pin.method
     return [
-        row["run"], type(pin.spec.problem).label, LABELS[method.name],
+        row["run"], pin.label, LABELS[method.name],
         str(getattr(method, "window", "")), f"{getattr(method, 'mixing', 1.0):.3g}",
         str(row["samples"]), f"{row['evaluations_median']:.0f}", f"{row['evaluations_worst']:.0f}",
         seconds_text(row["seconds"]), residual_text(row["residual_worst"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import panel as pn
@@ -29,6 +30,9 @@ HEADER = {
 }  # fmt: skip
 
 
+LOADER = "#loader:not(.error) { background: none !important; pointer-events: none } #loader .spinner { display: none }"
+
+
 class Shell:
     """One visitor's controls, page and frame."""
 
@@ -41,7 +45,7 @@ class Shell:
         self.view = PAGES["Convergence"](
             self.controls, palette(dark), lambda publish: Runner(publish, schedule, present), schedule
         )
-        self.page = self._page(dark)
+        self.page = frame(self.view, self._paint, header=_header(), above=self._warnings(), dark=dark)
         self.view.submit_pins(pins)
         self.notes += pin_notes
         self.controls.param.watch(lambda _: self._sync(), "revision")
@@ -59,15 +63,6 @@ class Shell:
             theme = "&theme=dark" if self.page.dark_theme else ""
             pn.state.location.search = f"?{query}{theme}" if query or theme else ""
 
-    def _page(self, dark: bool) -> pmui.Page:
-        page = pmui.Page(
-            title="Anderson Lab", header=[self._header()], main=[*self._warnings(), self.view],
-            busy_indicator=None, theme_config=material_theme(), dark_theme=dark, sx=HEADER,
-        )  # fmt: skip
-        page._custom_theme = OWN
-        page.param.watch(lambda event: self._paint(event.new), "dark_theme")
-        return page
-
     def _paint(self, dark: bool) -> None:
         self.view.paint(palette(dark))
         self._sync()
@@ -79,15 +74,31 @@ class Shell:
         return [text(f"<div class='warning' role='alert'>Part of the link could not be used:<ul>{items}</ul></div>",
                      "lab-warnings", margin=(12, 18, 0, 18))]  # fmt: skip
 
-    def _header(self) -> Any:
-        """The pages, and the device that computes."""
-        names = "".join(f"<a aria-current='page' href='#'>{escape(name)}</a>" for name in PAGES)
-        device = "GPU: " + device_name(torch.device("cuda")) if torch.cuda.is_available() else "CPU only"
-        return text(
-            f"<div class='header'><strong>Anderson Lab</strong><nav aria-label='Pages'>{names}</nav>"
-            f"<span class='device'>{escape(device)}</span></div>", "lab-header",
-        )  # fmt: skip
-
     def close(self) -> None:
         """Stop what the visitor left running."""
         self.view.close()
+
+
+def frame(
+    view: Any, paint: Callable[[bool], None], *, header: Any, above: Sequence[Any] = (), dark: bool = False
+) -> pmui.Page:
+    """A page around a view, in our theme; `paint` is told when the visitor changes it."""
+    page = pmui.Page(
+        title="Anderson Lab", header=[header], main=[*above, view], busy_indicator=None, raw_css=[LOADER],
+        theme_config=material_theme(), dark_theme=dark, sx=HEADER,
+    )  # fmt: skip
+    page._custom_theme = OWN
+    page.param.watch(lambda event: paint(event.new), "dark_theme")
+    return page
+
+
+def _header() -> Any:
+    """The pages, and the device that computes."""
+    names = "".join(f"<a aria-current='page' href='#'>{escape(name)}</a>" for name in PAGES)
+    device = "GPU: " + device_name(torch.device("cuda")) if torch.cuda.is_available() else "CPU only"
+    return title(f"<nav aria-label='Pages'>{names}</nav><span class='device'>{escape(device)}</span>")
+
+
+def title(markup: str) -> Any:
+    """The header's line: the name of the lab and what follows it."""
+    return text(f"<div class='header'><strong>Anderson Lab</strong>{markup}</div>", "lab-header")

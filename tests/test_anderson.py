@@ -82,9 +82,7 @@ def test_the_iterates_are_those_of_a_plain_numpy_anderson(
 def test_the_default_ridge_moves_the_iterates_by_less_than_a_millionth(restart):
     problem = tanh_layer()
     ours, _ = iterates(problem.f, problem.z0, Anderson(restart=restart), rtol=0.0, max_iter=14)
-    theirs, _ = plain_anderson(
-        as_numpy_map(problem.f), problem.z0[0].numpy(), 5, restart, 1.0, 14
-    )
+    theirs, _ = plain_anderson(as_numpy_map(problem.f), problem.z0[0].numpy(), 5, restart, 1.0, 14)
     assert np.abs(ours[:, 0].numpy() - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 
@@ -242,8 +240,7 @@ def test_mixing_changes_the_way_and_not_the_answer(method, mixing):
 def test_both_back_ends_give_the_same_answers_in_float64():
     problem = tanh_layer(batch=5)
     gram, qr = (
-        solve(problem.f, problem.z0, Anderson(least_squares=name), rtol=1e-10)
-        for name in BACK_ENDS
+        solve(problem.f, problem.z0, Anderson(least_squares=name), rtol=1e-10) for name in BACK_ENDS
     )
     torch.testing.assert_close(gram.z, qr.z, rtol=1e-8, atol=1e-8)
     assert bool(gram.converged.all()) and bool(qr.converged.all())

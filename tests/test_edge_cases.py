@@ -23,7 +23,7 @@ from cases import (
 )
 
 from andersonn_core import Anderson, Broyden, Event, KnobError, Picard, Status, solve
-from andersonn_core.problems import Affine, DigitsDEQ, Poisson
+from andersonn_core.problems import Affine, DigitsDEQ, Poisson, Rotation
 
 METHODS_TO_RUN = [Picard(), Anderson(), Anderson(least_squares="qr", restart="never"), Broyden()]
 names = [f"{method.name}{k}" for k, method in enumerate(METHODS_TO_RUN)]
@@ -225,6 +225,22 @@ def test_a_sample_that_leaves_the_numbers_returns_its_best_earlier_iterate(
         earlier = result.history.relative_residual[: evaluation - 1, 0]
         assert float(result.relative_residual[0]) == float(earlier.min())
         torch.testing.assert_close(result.relative_residual, relative, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(("window", "patience"), [(0, 50), (5, 50), (10, 50), (20, 100)])
+def test_stalled_means_no_gain_of_one_percent_in_fifty_evaluations_or_five_windows(
+    window, patience
+):
+    problem = Rotation(size=1, dtype="float64").build()
+    method = Anderson(
+        window=window, delay=10_000
+    )  # it never extrapolates: the residual is constant
+    result = solve(problem.f, problem.z0, method, max_iter=200)
+    assert result.status.item() == Status.STALLED
+    # ||f(z)|| changes on the circle: the best relative residual is reached within its six points
+    assert patience < result.num_evals <= patience + 6
+    residual = result.history.residual[:, 0]
+    torch.testing.assert_close(residual, residual[:1].expand_as(residual))
 
 
 @every_method

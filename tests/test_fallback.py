@@ -158,12 +158,17 @@ def test_it_does_not_fire_on_poisson_or_bratu(family, size):
     assert bool(result.converged.all()) or size == 128  # there 1e-6 is at the rounding of float32
 
 
-@pytest.mark.parametrize("spectrum", ["real", "alternating", "disc", "circle"])
+SPECTRA = [
+    (spectrum, radius)
+    for spectrum in ("real", "alternating", "disc", "circle")
+    for radius in (0.5, 0.9, 0.95, 0.99)
+    if (spectrum, radius) != ("circle", 0.99)  # where window 5 itself goes in circles, at 5e-2
+]
+
+
+@pytest.mark.parametrize(("spectrum", "radius"), SPECTRA)
 @pytest.mark.parametrize("size", [20, 50, 200])
-@pytest.mark.parametrize("radius", [0.5, 0.9, 0.95, 0.99])
 def test_it_does_not_fire_on_linear_maps(radius, size, spectrum):
-    if spectrum == "circle" and radius == 0.99:
-        pytest.skip("there window 5 itself goes in circles: its residual grows in every fifth step")
     problem = Affine(size=size, spectrum=spectrum, spectral_radius=radius, batch_size=3).build()
     result = solve(problem.f, problem.z0, Anderson(window=5), max_iter=250)
     assert fired(result) == []

@@ -1,4 +1,4 @@
-"""What a solve returns: the truth about every sample, one row per evaluation, the user's structure."""
+"""What a solve returns: the truth about every sample, a row per evaluation, the user's structure."""
 
 import gc
 import json
@@ -269,6 +269,27 @@ def test_diagnostics_count_the_events_of_the_history():
     restarts = ((result.history.event & Event.RESTART) != 0).sum()
     assert result.diagnostics["restarts"] == int(restarts) > 0
     assert result.diagnostics["fallbacks"] == result.diagnostics["rejects"] == 0
+
+
+def test_bfloat16_states_are_measured_and_mixed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.randn(2, 5000, generator=generator).bfloat16()
+
+    def f(z):
+        return 0.5 * z + offset
+
+    for method in METHODS_TO_RUN:
+        witness = Witness(f)
+        result = solve(witness, torch.zeros_like(offset), method, rtol=1e-2)
+        assert result.z.dtype == torch.bfloat16
+        assert result.history.residual.dtype == torch.float64
+        for row, (z, value) in enumerate(zip(witness.points, witness.values, strict=True)):
+            exact = (value.double() - z.double()).norm(dim=1)
+            ran = result.history.running[row]
+            torch.testing.assert_close(
+                result.history.residual[row][ran], exact[ran], rtol=1e-5, atol=0.0
+            )
+        assert bool(result.converged.all())
 
 
 # samples are alone

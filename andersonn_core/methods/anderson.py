@@ -8,18 +8,56 @@ With g_k = f(z_k) - z_k and the stored differences dz_j = z_{j+1} - z_j, dg_j = 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights, default_regularization, gram_weights, qr_weights
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
 from andersonn_core.methods.fallback import FallbackState
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
+
+
+@dataclass
+class AndersonDiagnostics(StepDiagnostics):
+    """What an Anderson step saw."""
+
+    gamma: Tensor  # (B, m)
+    projected: Tensor  # (B, m) (dG g + lambda D gamma): its product with gamma is what g loses
+    squared: Tensor  # (B,) ||g||^2
+    used: Tensor  # (B, m) bool
+    condition: Tensor  # (B,)
+
+    @classmethod
+    def plain(cls, z: Tensor, size: int) -> AndersonDiagnostics:  # (B, n)
+        """A step without differences."""
+        nothing = z.new_zeros(z.shape[0], size, dtype=torch.float64)
+        one = z.new_ones(z.shape[0], dtype=torch.float64)
+        return cls(no_event(z), nothing, nothing, one, nothing.bool(), one)
+
+    @property
+    def depth(self) -> Tensor:  # (..., B)
+        """How many differences the step used."""
+        return self.used.sum(-1).double()
+
+    def columns(self) -> dict[str, Tensor]:  # (..., B) each
+        """Gain, weights, condition.
+
+        With (G + lambda D) gamma = dG g the least-squares residual is
+        ||g||^2 - gamma (dG g + lambda D gamma); it cancels below the rounding of the Gram matrix.
+        """
+        lost = (self.gamma * self.projected).sum(-1) / self.squared
+        return {
+            "event": self.event,
+            "depth": self.depth,
+            "gain": (1 - lost).clamp(min=0).sqrt(),
+            "weight_norm": self.gamma.abs().sum(-1),
+            "condition": self.condition,
+        }
 
 
 @dataclass
@@ -32,6 +70,7 @@ class AndersonState(MethodState):
     spent: Tensor  # (B,) bool: the full window has been used once
     stretch: Tensor  # (B,) largest ||dz|| / ||dg||
     fallback: FallbackState
+    plain_step: AndersonDiagnostics
     evaluation: int = 0
 
     def amplification(self) -> Tensor:  # (B,)
@@ -82,8 +121,10 @@ class Anderson(MethodSpec):
     def init(self, z: Tensor) -> AndersonState:  # (B, n)
         """A workspace of at most n differences: more would be dependent."""
         batch, n = z.shape
+        plain_step = AndersonDiagnostics.plain(z, min(self.window, n))
         return AndersonState(
-            diagnostics=StepDiagnostics.plain(batch, z.device),
+            diagnostics=plain_step,
+            plain_step=plain_step,
             window=DifferenceWindow.like(z, min(self.window, n)),
             z=torch.zeros_like(z),
             g=torch.zeros_like(z),
@@ -96,20 +137,23 @@ class Anderson(MethodSpec):
         """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); plain without differences."""
         state.timer.lap("bookkeeping")
         g = f_z - z
-        norm = torch.linalg.vector_norm(g, dim=1)
+        if state.norms is None:
+            state.norms = _host(
+                torch.linalg.vector_norm(g, dim=1), torch.linalg.vector_norm(f_z, dim=1)
+            )
         z_next = torch.add(z, g, alpha=self.mixing)
-        state.diagnostics = StepDiagnostics.plain(z.shape[0], z.device)
+        state.diagnostics = replace(state.plain_step, event=no_event(z))
         since = state.evaluation - self.delay  # evaluations since the history started
         if state.window.size and since > 0:
             self._remember(state, z, g)
         if state.window.size and self.fallback:
-            state.timer.lap("bookkeeping")
-            self._watch(state, norm, f_z)
+            self._watch(state)
         if state.window.size and since > 0 and since % self.period == 0:
-            self._accelerate(state, z_next, g, norm)
-        if bool(state.fallback.home.any()):
-            z_next = torch.where(state.fallback.home[:, None], state.fallback.best.saved, z_next)
-        state.z, state.g, state.evaluation = z, g, state.evaluation + 1
+            self._accelerate(state, z_next, g)
+        if state.fallback.home.any():
+            home = torch.from_numpy(state.fallback.home).to(z.device)
+            z_next = torch.where(home[:, None], state.fallback.best.saved, z_next)
+        state.z, state.g, state.norms, state.evaluation = z, g, None, state.evaluation + 1
         return z_next
 
     def _remember(self, state: AndersonState, z: Tensor, g: Tensor) -> None:  # (B, n), (B, n)
@@ -120,37 +164,52 @@ class Anderson(MethodSpec):
             state.diagnostics.mark(state.spent, Event.RESTART)
             state.spent.zero_()
         dz, dg = z - state.z, g - state.g
-        storing = ~state.fallback.plain if state.fallback.any_plain else None
+        plain = state.fallback.plain
+        storing = torch.from_numpy(~plain).to(z.device) if plain.any() else None
         state.window.append(dz, dg, storing, state.evaluation)
         ratio = torch.linalg.vector_norm(dz, dim=1) / torch.linalg.vector_norm(dg, dim=1)
         state.stretch = torch.fmax(state.stretch, ratio)  # fmax passes over 0 / 0
 
-    def _watch(self, state: AndersonState, norm: Tensor, f_z: Tensor) -> None:  # (B,), (B, n)
+    def _watch(self, state: AndersonState) -> None:
         """Let samples that circle fall back to plain steps: their history is emptied."""
+        assert state.norms is not None
+        state.timer.lap("bookkeeping")
         fallback = state.fallback
-        relative = norm / torch.linalg.vector_norm(f_z, dim=1)
-        fallback.watch(norm, relative, state.z, state.g, self.mixing)
-        if fallback.any_plain:
-            state.window.clear(fallback.plain)
-            state.spent &= ~fallback.plain
-            state.diagnostics.mark(fallback.fired, Event.FALLBACK)
-            state.diagnostics.mark(fallback.plain, Event.PLAIN)
+        fallback.watch(*state.norms, state.z, state.g, self.mixing)
+        if fallback.plain.any():
+            plain = torch.from_numpy(fallback.plain).to(state.z.device)
+            state.window.clear(plain)
+            state.spent &= ~plain
+            state.diagnostics.mark(plain, Event.PLAIN)
+            fired = torch.from_numpy(fallback.fired).to(state.z.device)
+            state.diagnostics.mark(fired, Event.FALLBACK)
 
-    def _accelerate(self, state: AndersonState, z_next: Tensor, g: Tensor, norm: Tensor) -> None:
+    def _accelerate(self, state: AndersonState, z_next: Tensor, g: Tensor) -> None:
         """In place: z_next - (dZ + mixing dG)^T gamma (B, n), and what the step saw."""
+        assert state.norms is not None
         state.timer.lap("gram")
-        rhs = state.window.project(g)
+        window, rhs = state.window, state.window.project(g)
         state.timer.lap("solve")
         ridge = self.regularization
         if ridge is None:
             ridge = default_regularization(g.dtype)
         weights = self._weights(state, g, rhs, ridge)
         state.timer.lap("mix")
-        state.window.subtract(z_next, weights.gamma, self.mixing)
+        window.subtract(z_next, weights.gamma, self.mixing)
         state.timer.lap("bookkeeping")
-        state.window.valid &= weights.used
-        state.spent |= state.window.count >= state.window.size
-        _describe(state.diagnostics, state.window.gram, rhs, weights, norm, ridge)
+        window.valid &= weights.used
+        state.spent |= window.count >= window.size
+        diagonal = window.gram.diagonal(dim1=1, dim2=2)
+        seen = state.diagnostics = AndersonDiagnostics(
+            event=state.diagnostics.event,
+            gamma=weights.gamma,
+            projected=torch.addcmul(rhs, diagonal, weights.gamma, value=ridge),
+            squared=torch.from_numpy(state.norms[0] ** 2).to(g.device),
+            used=weights.used,
+            condition=weights.condition,
+        )
+        if weights.any_dropped:
+            seen.mark(weights.dropped > 0, Event.DROP)
 
     def _weights(self, state: AndersonState, g: Tensor, rhs: Tensor, ridge: float) -> Weights:
         window = state.window
@@ -159,25 +218,5 @@ class Anderson(MethodSpec):
         return gram_weights(window.gram, rhs, window.valid, window.stamp, ridge, g.dtype)
 
 
-def _describe(
-    diagnostics: StepDiagnostics,
-    gram: Tensor,  # (B, m, m)
-    rhs: Tensor,  # (B, m)
-    weights: Weights,
-    norm: Tensor,  # (B,)
-    ridge: float,
-) -> None:
-    """Fill in what the step saw.
-
-    With (G + ridge D) gamma = rhs the least-squares residual is
-    ||g||^2 - gamma (rhs + ridge D gamma); it cancels below the rounding of the Gram matrix.
-    """
-    gamma, squared = weights.gamma, norm.double().square()
-    penalty = gram.diagonal(dim1=1, dim2=2) * gamma * ridge
-    left = (rhs + penalty).mul_(gamma).sum(1)
-    diagnostics.gain = (1 - left / squared).clamp_(min=0).sqrt_()
-    diagnostics.weight_norm = torch.linalg.vector_norm(gamma, ord=1, dim=1)
-    diagnostics.condition = weights.condition
-    diagnostics.depth = weights.used.sum(1)
-    if weights.any_dropped:
-        diagnostics.mark(weights.dropped > 0, Event.DROP)
+def _host(*norms: Tensor) -> Any:  # (B,) each
+    return tuple(norm.double().cpu().numpy() for norm in norms)

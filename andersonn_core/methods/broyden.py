@@ -14,11 +14,29 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
 
 SMALL = 1e-8  # a denominator below this fraction of ||dz^T H|| ||dg|| carries no information
+
+
+@dataclass
+class BroydenDiagnostics(StepDiagnostics):
+    """What a Broyden step saw: there is no least-squares problem, so no gain and no weights."""
+
+    rank: Tensor  # (B,) int64
+
+    @property
+    def depth(self) -> Tensor:  # (..., B)
+        """How many rank-one updates the step used."""
+        return self.rank.double()
+
+    def columns(self) -> dict[str, Tensor]:  # (..., B) each
+        """Event and depth; the rest does not exist."""
+        nothing = torch.full_like(self.depth, torch.nan)
+        rest = dict.fromkeys(("gain", "weight_norm", "condition"), nothing)
+        return {"event": self.event, "depth": self.depth} | rest
 
 
 @dataclass
@@ -55,11 +73,12 @@ class Broyden(MethodSpec):
     def init(self, z: Tensor) -> BroydenState:  # (B, n)
         """No updates yet."""
         batch, n = z.shape
+        rank = torch.zeros(batch, dtype=torch.int64, device=z.device)
         return BroydenState(
-            StepDiagnostics.plain(batch, z.device),
+            BroydenDiagnostics(no_event(z), rank),
             u=z.new_zeros(batch, self.window, n),
             v=z.new_zeros(batch, self.window, n),
-            rank=torch.zeros(batch, dtype=torch.int64, device=z.device),
+            rank=rank.clone(),
             z=torch.zeros_like(z),
             g=torch.zeros_like(z),
         )
@@ -69,21 +88,15 @@ class Broyden(MethodSpec):
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
         """Return z - H g (B, n) with the newest secant pair taken into H."""
         g = f_z - z
-        event = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
+        event = no_event(z)
         if state.started and self.window:
             state.timer.lap("gram")
             self._update(state, z - state.z, g - state.g, event)
         state.timer.lap("mix")
         z_next = z - self._inverse(state.u, state.v, g)
         state.timer.lap("bookkeeping")
-        record = StepDiagnostics.plain(z.shape[0], z.device)
-        record.gain, record.weight_norm = record.gain * torch.nan, record.weight_norm * torch.nan
-        record.condition, record.depth, record.event = (
-            record.condition * torch.nan,
-            state.rank.double(),
-            event,
-        )
-        state.diagnostics, state.z, state.g, state.started = record, z, g, True
+        state.diagnostics = BroydenDiagnostics(event, state.rank.clone())
+        state.z, state.g, state.started = z, g, True
         return z_next
 
     def _inverse(

@@ -16,10 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from andersonn_core.kernels import BestIterate
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 PATIENCE = 15  # evaluations without PROGRESS before the first fallback
 PLAIN_STEPS = 30  # least plain steps of the first fallback; both double each time
@@ -34,100 +40,105 @@ GROWTH = 1.001  # each time by this factor or more: less is rounding
 
 @dataclass
 class FallbackState:
-    """Counters: who makes progress, who is on plain steps, where the best iterate is."""
+    """Counters on the host: who makes progress, who is on plain steps, where the best is."""
 
     best: BestIterate  # its values are plain steps z + mixing g from the best iterate
-    reference: Tensor  # (B,) float64, the residual that progress is measured against
-    last: Tensor  # (B,) float64, the residual before
-    best_norm: Tensor  # (B,) ||g|| of the best iterate
-    since: Tensor  # (B,) int64, evaluations without progress
-    growths: Tensor  # (B,) int64, growths of the residual among them
-    patience: Tensor  # (B,) int64
-    plain_steps: Tensor  # (B,) int64, least number of plain steps
-    plain_done: Tensor  # (B,) int64, plain steps of the fallback under way
-    plain: Tensor  # (B,) bool: the current step is a plain one
-    fired: Tensor  # (B,) bool: a fallback begins with the current step
-    home: Tensor  # (B,) bool: the current step starts from the best iterate
-    any_plain: bool = False  # whether `plain` holds anywhere: read once a step, asked several times
+    rounding: float  # the rounding error of the state's type
+    reference: Floats  # (B,) the relative residual that progress is measured against
+    last: Floats  # (B,) the relative residual before
+    best_norm: Floats  # (B,) ||g|| of the best iterate
+    since: Counts  # (B,) evaluations without progress
+    growths: Counts  # (B,) growths of the residual among them
+    patience: Counts  # (B,)
+    plain_steps: Counts  # (B,) least number of plain steps of the next fallback
+    plain_done: Counts  # (B,) plain steps of the fallback under way
+    plain: Flags  # (B,) the current step is a plain one
+    fired: Flags  # (B,) a fallback begins with the current step
+    home: Flags  # (B,) the current step starts from the best iterate
 
     @classmethod
     def like(cls, z: Tensor) -> FallbackState:  # (B, n)
         """Fresh counters for states of this shape."""
+        batch = z.shape[0]
 
-        def full(value: int) -> Tensor:
-            return torch.full((z.shape[0],), value, dtype=torch.int64, device=z.device)
+        def numbers() -> Floats:
+            return np.full(batch, np.inf)
 
-        best, no = BestIterate.like(z), full(0).bool()
+        def counts(value: int = 0) -> Counts:
+            return np.full(batch, value, np.int64)
+
+        def flags() -> Flags:
+            return np.zeros(batch, np.bool_)
+
         return cls(
-            best=best,
-            reference=best.score.clone(),
-            last=best.score.clone(),
-            best_norm=z.new_zeros(z.shape[0]),
-            since=full(0),
-            growths=full(0),
-            patience=full(PATIENCE),
-            plain_steps=full(PLAIN_STEPS),
-            plain_done=full(0),
-            plain=no,
-            fired=no,
-            home=no,
-        )
+            BestIterate.like(z), torch.finfo(z.dtype).eps,
+            reference=numbers(), last=numbers(), best_norm=numbers(),
+            since=counts(), growths=counts(), patience=counts(PATIENCE),
+            plain_steps=counts(PLAIN_STEPS), plain_done=counts(),
+            plain=flags(), fired=flags(), home=flags(),
+        )  # fmt: skip
 
     def watch(
         self,
-        norm: Tensor,  # (B,) ||g||
-        relative: Tensor,  # (B,) ||g|| / ||f(z)||
+        norm: Floats,  # (B,) ||g||
+        scale: Floats,  # (B,) ||f(z)||
         previous_z: Tensor,  # (B, n)
         previous_g: Tensor,  # (B, n)
         mixing: float,
     ) -> None:
         """Count one evaluation; decide who takes plain steps now."""
-        evicted = self.best.update(relative, torch.ones_like(self.fired))
-        if bool(evicted.any()):
-            self.best.save(evicted, previous_z[evicted].add(previous_g[evicted], alpha=mixing))
-        self.best_norm = torch.where(self.best.newest, norm, self.best_norm)
+        with np.errstate(all="ignore"):
+            relative = norm / scale
+        self._keep_best(norm, relative, previous_z, previous_g, mixing)
         progress = relative < PROGRESS * self.reference
-        self.home = torch.zeros_like(self.home)
-        if self.any_plain:
+        self.home = np.zeros_like(self.home)
+        if self.plain.any():
             self._end_plain_steps(norm, relative, progress)
-        self.reference = torch.where(progress, relative.double(), self.reference)
+        self.reference = np.where(progress, relative, self.reference)
         quiet = progress | self.plain
-        self.since = torch.where(quiet, 0, self.since + 1)
-        floor = ROUNDING * torch.finfo(relative.dtype).eps
-        grew = relative > (GROWTH * self.last).clamp(min=floor)
-        self.growths = torch.where(quiet, 0, self.growths + grew)
-        self.last = relative.double()
+        grew = relative > np.maximum(GROWTH * self.last, ROUNDING * self.rounding)
+        self.since = np.where(quiet, 0, self.since + 1)
+        self.growths = np.where(quiet, 0, self.growths + grew)
+        self.last = relative
         circling = (self.since >= self.patience) & (self.growths >= GROWTHS * self.since)
         self.fired = circling & ~self.best.newest
-        if bool(self.fired.any()):
+        if self.fired.any():
             self._begin_plain_steps()
+
+    def _keep_best(
+        self, norm: Floats, relative: Floats, previous_z: Tensor, previous_g: Tensor, mixing: float
+    ) -> None:
+        evicted = self.best.update(relative, np.ones_like(self.fired))
+        if evicted.any():
+            places = torch.from_numpy(np.flatnonzero(evicted)).to(previous_z.device)
+            self.best.save(places, previous_z[places].add(previous_g[places], alpha=mixing))
+        self.best_norm = np.where(self.best.newest, norm, self.best_norm)
 
     def _begin_plain_steps(self) -> None:
         """Samples that circle take plain steps; next time they are twice as patient and as long."""
         self.home = self.home | self.fired
         self.plain = self.plain | self.fired
-        self.any_plain = True
-        doubling = 1 + self.fired.long()
+        doubling = np.where(self.fired, 2, 1)
         self.plain_steps, self.patience = self.plain_steps * doubling, self.patience * doubling
         for counter in (self.plain_done, self.since, self.growths):
-            counter.masked_fill_(self.fired, 0)
+            counter[self.fired] = 0
 
-    def _end_plain_steps(self, norm: Tensor, relative: Tensor, progress: Tensor) -> None:
+    def _end_plain_steps(self, norm: Floats, relative: Floats, progress: Flags) -> None:
         """Plain steps end with progress, after many of them, or when they blow up."""
         self.plain_done = self.plain_done + self.plain
         steps = self.plain_steps // 2  # they were doubled when the fallback began
         enough = (self.plain_done >= steps) & (progress | (relative < self.reference))
         self.home = self.plain & (norm > BLOW_UP * self.best_norm)
-        self.patience.masked_fill_(self.home, NEVER)
+        self.patience = np.where(self.home, NEVER, self.patience)
         ended = enough | self.home | (self.plain_done >= PLAIN_LIMIT * steps)
         self.plain = self.plain & ~ended
-        self.any_plain = bool(self.plain.any())
 
     def select(self, indices: Tensor) -> FallbackState:  # (A,)
         """The counters of some samples."""
+        places = indices.cpu().numpy()
         taken = {
-            item.name: getattr(self, item.name)[indices]
+            item.name: getattr(self, item.name)[places]
             for item in fields(self)
-            if isinstance(getattr(self, item.name), Tensor)
+            if isinstance(getattr(self, item.name), np.ndarray)
         }
         return replace(self, best=self.best.select(indices), **taken)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
 from andersonn_core.specs import knob
 
 
@@ -24,7 +24,7 @@ class Picard(MethodSpec):
 
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """No workspace beyond the record of plain steps."""
-        return MethodState(StepDiagnostics.plain(z.shape[0], z.device))
+        return MethodState(StepDiagnostics(no_event(z)))
 
     def step(
         self, state: MethodState, z: Tensor, f_z: Tensor

@@ -71,7 +71,7 @@ class CurvePair:
     def _furniture(self, plot: figure, axis: str) -> None:
         tolerance = Span(dimension="width", line_width=1, line_dash=[2, 3], location=1e-6)
         label = Label(
-            x=1.0, y=1e-6, x_offset=-4, y_offset=3, text="", text_font=FONT, text_align="right",
+            x=self.x[axis].end, y=1e-6, x_offset=-4, y_offset=3, text="", text_font=FONT, text_align="right",
             text_font_size="12px", text_baseline="bottom",
         )  # fmt: skip
         self.x[axis].js_link("end", label, "x")

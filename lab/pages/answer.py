@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
+import numpy as np
 import panel as pn
 import torch
 
@@ -81,7 +81,7 @@ class Answer(pn.viewable.Viewer):
 
     def _same(self, live: Live) -> str:
         forward, anderson = live.results["picard"], live.results["anderson"]
-        if live.problem is None or not isinstance(forward.z, torch.Tensor):
+        if live.problem is None or not _is_array(forward.z):
             return ""
         both = forward.converged & anderson.converged
         if not bool(both.any()):
@@ -90,7 +90,8 @@ class Answer(pn.viewable.Viewer):
         if live.problem.predict is not None:
             reads = [live.problem.predict(result.z).argmax(1) for result in (forward, anderson)]
             agree = (int((reads[0] == reads[1])[both].sum()), int(both.sum()))
-        gap = words.distance(forward.z[both], anderson.z[both])
+        ends = [torch.as_tensor(result.z).reshape(len(both), -1) for result in (forward, anderson)]
+        gap = words.distance(ends[0][both], ends[1][both])
         kind, sentence = words.equilibrium_badge(gap, live.tolerance, agree)
         color = {"good": self.colors.good, "warn": self.colors.warn, "bad": self.colors.bad}[kind]
         verdict = {"good": "same equilibrium", "warn": "nearly the same equilibrium", "bad": "different equilibria"}
@@ -104,8 +105,6 @@ class Answer(pn.viewable.Viewer):
         parts = []
         for name in ("picard", "anderson"):
             z = live.results[name].z
-            if not isinstance(z, torch.Tensor):
-                return ""
             gap = torch.linalg.vector_norm(z.double().flatten(1) - star, dim=1)
             level = float((gap / torch.linalg.vector_norm(star, dim=1)).nanmedian())
             parts.append(f"{LABELS[name]} {residual_text(level)}")
@@ -122,6 +121,10 @@ class Answer(pn.viewable.Viewer):
             pn.Row(self.status, self.theory, sizing_mode="stretch_width", margin=0, css_classes=["lab-line"], stylesheets=[STYLE]),
             sizing_mode="stretch_width", margin=0, css_classes=["lab-answers"], stylesheets=[STYLE],
         )  # fmt: skip
+
+
+def _is_array(z: object) -> bool:
+    return isinstance(z, torch.Tensor | np.ndarray)
 
 
 def _paragraph(sentence: str) -> str:

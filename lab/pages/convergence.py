@@ -7,7 +7,7 @@ from typing import Any
 
 import panel as pn
 
-from andersonn_core import SolveSpec
+from andersonn_core import SolveResult, SolveSpec
 from lab.code import as_python
 from lab.controls import Controls
 from lab.live import Live
@@ -43,6 +43,7 @@ class Convergence(pn.viewable.Viewer):
         super().__init__()
         self.controls, self.colors, self.live = controls, colors, Live()
         self.specs: dict[str, SolveSpec] = {}
+        self.pins_changed: Callable[[], None] = lambda: None
         self.rail = rail or Rail(controls)
         self.pins = Pins(self._list_pins)
         self.answer = Answer(colors)
@@ -65,6 +66,11 @@ class Convergence(pn.viewable.Viewer):
         self.specs = self.controls.specs()
         self.runner.submit(self.specs)
 
+    @property
+    def problem_name(self) -> str:
+        """The key of the problem in PROBLEMS."""
+        return str(self.controls.problem)
+
     def submit_pins(self, specs: list[SolveSpec]) -> None:
         """Run, and pin, what a link has pinned."""
         if specs:
@@ -84,13 +90,12 @@ class Convergence(pn.viewable.Viewer):
     def _publish_pins(self, updates: list[Update]) -> None:
         for update in updates:
             if update.result is not None and update.error is None:
-                self.pins.items.append(Pin(self._pinned[int(update.method)], update.result))
+                self.pins.items.append(Pin.of(self._pinned[int(update.method)], update.result))
         self._list_pins()
 
     def _begin(self) -> None:
         before, self.live = self.live, Live()
-        window = getattr(self.controls, "window", 0)
-        self.live.restart(self.specs, self.controls.rtol, self.controls.problem, window)
+        self.live.restart(self.specs, self.controls.rtol, self.problem_name, self.controls.window)
         self.live.expected = self.curves.pair.expected
         self.playback.stop()
         self.curves.begin(self.live, before)
@@ -106,10 +111,15 @@ class Convergence(pn.viewable.Viewer):
         for card in (self.time_split, self.samples, self.picture):
             card.show(live)
         for card in (self.devices, self.polynomial):
-            card.show(live, self.specs.get("anderson"))
+            card.show(live, self.spec)
         self.shelf.show(live, self.code())
         self.playback.reset(live.longest)
         self.scrub(live.longest, cursor=False)
+
+    @property
+    def spec(self) -> SolveSpec | None:
+        """Anderson's solve as a record that other processes can run."""
+        return self.specs["anderson"]
 
     def code(self) -> str:
         """Python that gives the picture's numbers."""
@@ -129,13 +139,18 @@ class Convergence(pn.viewable.Viewer):
 
     def _pin(self) -> str:
         result = self.live.results.get("anderson")
-        if result is None or "anderson" not in self.specs:
+        if result is None:
             return "There is no finished run to pin yet."
-        return self.pins.add(self.specs["anderson"], result)
+        return self.pins.add(self.pin_of(result))
+
+    def pin_of(self, result: SolveResult) -> Pin:
+        """Anderson's present run as a pin."""
+        return Pin.of(self.specs["anderson"], result)
 
     def _list_pins(self) -> None:
         self.curves.pair.set_pins(*self.pins.lines(self.colors))
         self.shelf.list()
+        self.pins_changed()
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""

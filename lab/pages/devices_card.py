@@ -27,7 +27,7 @@ class Devices(Card):
     def __init__(self, colors: Palette, schedule: Callable[[Callable[[], None]], Any]) -> None:
         super().__init__()
         self.bars = DeviceBars(colors)
-        self.pane = bokeh_pane(self.bars.figure, visible=False)
+        self.pane = pn.Column(bokeh_pane(self.bars.figure), visible=False, sizing_mode="stretch_width", margin=0)
         self.button = pmui.Button(
             label="Time this machine", icon="timer", variant="outlined", size="small", margin=(8, 0, 4, 0)
         )

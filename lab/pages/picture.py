@@ -24,6 +24,7 @@ class Picture(Card):
             sizing_mode="stretch_width",
         )
         self.box = self.boxed(self.digits_pane, self.fields_pane)
+        self.box.visible = False
         self.live: Live | None = None
 
     def show(self, live: Live) -> None:

@@ -105,7 +105,7 @@ class Rail(pn.viewable.Viewer):
             )  # fmt: skip
             button.on_click(lambda _, name=name: self.controls.preset(name))
             buttons.append(button)
-        return pn.FlexBox(*buttons, margin=(0, 0, 2, 0), sizing_mode="stretch_width", css_classes=["lab-presets"])
+        return pn.FlexBox(*buttons, margin=(0, 0, 2, 0), sizing_mode="stretch_width", css_classes=["lab-presets"], stylesheets=[STYLE])
 
     def _sections(self, widgets: Mapping[str, BoundWidget]) -> list[Any]:
         rest = [name for name in widgets if name not in BIG]
