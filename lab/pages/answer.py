@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import panel as pn
+import panel_material_ui as pmui
 import torch
 
 from andersonn_core.words import residual_text
@@ -20,9 +22,13 @@ STATUS_SECONDS = 0.4  # a screen reader can't follow more often
 class Answer(pn.viewable.Viewer):
     """Question, answer, verdict, status line and badges."""
 
-    def __init__(self, colors: Palette) -> None:
+    def __init__(self, colors: Palette, start_over: Callable[[], None]) -> None:
         super().__init__()
         self.colors, self._said = colors, 0.0
+        self.start_over = pmui.Button(
+            label="Start over", icon="restart_alt", variant="outlined", size="small", visible=False, margin=(4, 0)
+        )
+        self.start_over.on_click(lambda _: start_over())
         self.question = text(f"<h1>{escape(words.QUESTION)}</h1>", "lab-question")
         self.headline = text("", "lab-answer")
         self.verdict = text("", "lab-verdict")
@@ -35,7 +41,8 @@ class Answer(pn.viewable.Viewer):
         )  # fmt: skip
 
     def run(self, live: Live) -> None:
-        """While solves run: the old answer turns pale, the status counts."""
+        """While solves run: the status counts."""
+        self.start_over.visible = False
         now = time.monotonic()
         if now - self._said < STATUS_SECONDS:
             return
@@ -56,6 +63,7 @@ class Answer(pn.viewable.Viewer):
     def show(self, live: Live) -> None:
         """Say what came out."""
         self.stale(False)
+        self.start_over.visible = bool(live.errors)
         self._said = 0.0
         if live.errors:
             return self._fail(live)
@@ -117,7 +125,7 @@ class Answer(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
-            self.question, self.headline, self.verdict, self.tiles,
+            self.question, self.headline, self.verdict, self.start_over, self.tiles,
             pn.Row(self.status, self.theory, sizing_mode="stretch_width", margin=0, css_classes=["lab-line"], stylesheets=[STYLE]),
             sizing_mode="stretch_width", margin=0, css_classes=["lab-answers"], stylesheets=[STYLE],
         )  # fmt: skip

@@ -46,9 +46,9 @@ class Convergence(pn.viewable.Viewer):
         self.pins_changed: Callable[[], None] = lambda: None
         self.rail = rail or Rail(controls)
         self.pins = Pins(self._list_pins)
-        self.answer = Answer(colors)
+        self.answer = Answer(colors, self.start_over)
         self.curves = Curves(colors, controls.rtol)
-        self.playback = Playback(self.scrub)
+        self.playback = Playback(self.scrub, lambda: self.runner.cancel())
         self.time_split, self.samples = TimeSplit(colors), SampleMap(colors)
         self.devices = Devices(colors, schedule)
         self.picture, self.polynomial = Picture(colors), Polynomial(colors, schedule)
@@ -65,6 +65,11 @@ class Convergence(pn.viewable.Viewer):
         """Run what the controls describe."""
         self.specs = self.controls.specs()
         self.runner.submit(self.specs)
+
+    def start_over(self) -> None:
+        """Every knob as declared, and run again."""
+        self.controls.reset()
+        self.submit()
 
     @property
     def problem_name(self) -> str:
@@ -100,10 +105,12 @@ class Convergence(pn.viewable.Viewer):
         self.playback.stop()
         self.curves.begin(self.live, before)
         self.answer.stale(True)
+        self.playback.stop_run.disabled = False
 
     def _end(self) -> None:
         """All runs have ended: say what came out, and show it everywhere."""
         live = self.live
+        self.playback.stop_run.disabled = True
         self.answer.show(live)
         self.curves.show(live)
         if live.errors:

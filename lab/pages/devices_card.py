@@ -35,13 +35,14 @@ class Devices(Card):
         self.timings = DeviceTimings(self._news, schedule)
         self.spec: SolveSpec | None = None
         self.problem = ""
+        self.box = self.boxed(self.pane, self.button)
         self.measured: tuple[Timing, ...] = ()
 
     def show(self, live: Live, spec: SolveSpec | None) -> None:
         """Show what is known of this problem; where there is a GPU, time it."""
         same = spec is not None and self.spec is not None and spec.problem.name == self.problem
         self.spec = spec
-        self.button.visible = spec is not None
+        self.box.visible = spec is not None
         if same or spec is None:
             return
         self.problem, self.measured = spec.problem.name, ()
@@ -87,7 +88,7 @@ class Devices(Card):
         self.timings.close()
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(self.pane, self.button)
+        return self.box
 
 
 def _sorted(rows: Sequence[Timing]) -> list[tuple[str, float, bool]]:

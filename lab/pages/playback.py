@@ -8,16 +8,16 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 
-from lab.pages.card import STYLE, text
+from lab.pages.card import STYLE
 
-PERIOD_MS = 90  # between two evaluations while playing
+PERIOD_MS = 120  # between two evaluations while playing
 LONGEST_SECONDS = 8.0  # of a whole playback: long runs are played in larger steps
 
 
 class Playback(pn.viewable.Viewer):
     """A slider over the evaluations of the longer run, and four buttons."""
 
-    def __init__(self, scrub: Callable[[int], None]) -> None:
+    def __init__(self, scrub: Callable[[int], None], stop: Callable[[], None]) -> None:
         super().__init__()
         self._scrub, self._quiet, self._timer = scrub, False, None
         self.slider = pmui.IntSlider(
@@ -26,6 +26,8 @@ class Playback(pn.viewable.Viewer):
         )  # fmt: skip
         self.slider.param.watch(self._moved, "value")
         self.play = self._button("Play", "play_arrow", self._toggle)
+        self.stop_run = self._button("Stop the run", "stop_circle", stop)
+        self.stop_run.disabled = True
         buttons = [
             self._button("To the start", "first_page", lambda: self.go(1)),
             self._button("One step back", "chevron_left", lambda: self.go(self.slider.value - 1)),
@@ -34,8 +36,6 @@ class Playback(pn.viewable.Viewer):
             self._button("To the end", "last_page", lambda: self.go(self.slider.end)),
         ]
         self.buttons = buttons
-        self.hint = text("Scrub through the evaluations: all figures follow.", "lab-note", width=150,
-                         sizing_mode="fixed")  # fmt: skip
 
     def _button(self, name: str, icon: str, action: Callable[[], None]) -> Any:
         button = pmui.IconButton(
@@ -86,6 +86,6 @@ class Playback(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Row(
-            *self.buttons, self.slider, sizing_mode="stretch_width", css_classes=["lab-card", "lab-playback"],
+            *self.buttons, self.slider, self.stop_run, sizing_mode="stretch_width", css_classes=["lab-card", "lab-playback"],
             stylesheets=[STYLE], margin=0, align="center",
         )  # fmt: skip

@@ -35,7 +35,7 @@ class Polynomial(Card):
         self.evaluation = 1
         self.job = SpectrumJob(lambda spectrum: schedule(lambda: self._arrive(spectrum)))
         self.legend = text(LEGEND, "lab-legend")
-        plane = bokeh_pane(self.plane.figure, sizing_mode="fixed")
+        plane = bokeh_pane(self.plane.figure, sizing_mode=None)
         words = pn.Column(self.note, self.legend, css_classes=["lab-words"], stylesheets=[STYLE], margin=0)
         self.box = self.boxed(grid(plane, words, name="lab-side"), noted=False)
         self.box.visible = False
