@@ -229,6 +229,7 @@ class Driver:
         seen = self._fresh_state().diagnostics
         self.recorder.add(EVERYONE, residual, scale, everyone, ~everyone, ~everyone, seen)
         self.recorder.time((start, middle, self.clock.mark()), PartTimer())
+        self._emit()
         return again == RUNNING and bool(lost.any())
 
     def _fresh_state(self) -> MethodState:

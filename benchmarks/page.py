@@ -1,9 +1,9 @@
 """How fast the dashboard answers: `make bench-page`, or `python benchmarks/page.py [--quick]`.
 
 Headless Chromium, the server and the solves share this machine's cores, so the figures are
-pessimistic. A move is one key press on a slider; its answer is the first frame, after the browser has
-painted it, in which both curves show a point of their new runs. For these figures the server forgets
-what it has solved: otherwise forward iteration, which the window does not change, would be no news.
+pessimistic. A move is one key press on the window slider; its answer is the first frame, after the
+browser has painted it, in which both curves show a point of their new runs. The server forgets what
+it has solved: otherwise forward iteration, which the window does not change, would be no news.
 """
 
 from __future__ import annotations
@@ -45,12 +45,15 @@ HOOK = """
     const name = markers[glyph.marker?.value ?? glyph.marker];
     if (name) sources[name] = model.data_source;
   }
-  const first = (name) => { const s = sources[name].data.seconds; return s.length ? s[0] : null; };
+  const first = (name) => {
+    const seconds = sources[name].data.seconds; return seconds.length ? seconds[0] : null;
+  };
   const lab = window.lab = {
     names: Object.keys(sources), started: null, old: {}, hit: {}, times: {}, frames: 0, due: false,
   };
   const painted = (then) => requestAnimationFrame(() => {
-    const channel = new MessageChannel(); channel.port1.onmessage = then; channel.port2.postMessage(0);
+    const channel = new MessageChannel();
+    channel.port1.onmessage = then; channel.port2.postMessage(0);
   });
   for (const name of lab.names) {
     const changed = () => {
@@ -59,7 +62,8 @@ HOOK = """
       if (lab.started === null || now === null || now === lab.old[name] || lab.hit[name]) return;
       lab.hit[name] = true;
       const started = lab.started;
-      painted(() => { if (lab.started === started) lab.times[name] = performance.now() - started; });
+      const show = () => { lab.times[name] = performance.now() - started; };
+      painted(() => { if (lab.started === started) show(); });
     };
     sources[name].streaming.connect(changed);
     sources[name].properties.data.change.connect(changed);
@@ -76,25 +80,21 @@ HOOK = """
 # -- the server -----------------------------------------------------------------------------------
 
 
-def serve(port: int, anew: bool) -> None:
-    """Serve the dashboard and, at /bench, what the runner has counted."""
+def serve(port: int) -> None:
+    """Serve a forgetful dashboard and, at /bench, what its runner has counted."""
     import panel as pn
     import psutil
     from tornado.web import RequestHandler
 
     from lab import runner
 
-    if anew:
-        runner.RESULTS.limit = 0
-        runner._carried_on = lambda job, task: None
+    runner.RESULTS.limit = 0
+    runner._carried_on = lambda job, task: None
 
     class Bench(RequestHandler):
         def get(self) -> None:
-            counts = runner.COUNTS
-            self.write({
-                "rss": psutil.Process().memory_info().rss, "stop_seconds": list(counts.stop_seconds),
-                "started": counts.started, "stopped": counts.stopped,
-            })  # fmt: skip
+            rss = psutil.Process().memory_info().rss
+            self.write({"rss": rss, "stop_seconds": list(runner.COUNTS.stop_seconds)})
 
     pn.serve(
         {"app": str(ROOT / "lab" / "app.py")}, port=port, address="127.0.0.1", show=False,
@@ -115,11 +115,11 @@ class Server:
 
 
 @contextmanager
-def server(anew: bool) -> Iterator[Server]:
-    """Start a dashboard; `anew`: it forgets what it has solved."""
+def server() -> Iterator[Server]:
+    """Start a dashboard on a free port."""
     free = [sys.executable, "setup_env.py", "--free-port", "5106"]
     port = subprocess.run(free, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    command = [sys.executable, __file__, "--serve", port] + ["--anew"] * anew
+    command = [sys.executable, __file__, "--serve", port]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     made = Server(f"http://127.0.0.1:{port}")
@@ -170,7 +170,10 @@ class Visitor:
 
     def _hooked(self) -> bool:
         ready = "() => window.Bokeh && Bokeh.documents.length > 0"
-        return bool(self.page.evaluate(ready)) and self.page.evaluate(HOOK) == ["anderson", "picard"]
+        return bool(self.page.evaluate(ready)) and self.page.evaluate(HOOK) == [
+            "anderson",
+            "picard",
+        ]
 
     def press(self) -> None:
         """One move of the window slider."""
@@ -262,26 +265,37 @@ class Table:
         good = (most is None or value <= most) and (least is None or value >= least)
         self.missed += not good
         target = f"<= {most:g}" if most is not None else f">= {least:g}"
-        print(f"{what:<58} {value:>8.1f} {unit:<5} {target:>8}   {'ok' if good else 'MISSED'}", flush=True)
+        print(
+            f"{what:<58} {value:>8.1f} {unit:<5} {target:>8}   {'ok' if good else 'MISSED'}",
+            flush=True,
+        )
 
 
 def measure(browser: Any, table: Table, scale: float) -> None:
     """All figures, one after the other."""
     moves = max(5, round(MOVES * scale))
-    with server(anew=True) as made:
+    with server() as made:
         for name, query in PROBLEMS.items():
             times, visitor = latencies(browser, made, query, moves)
-            table.row(f"{name}: both curves' first new point, median", statistics.median(times), "ms", 120)
+            table.row(
+                f"{name}: both curves' first new point, median", statistics.median(times), "ms", 120
+            )
             table.row(f"{name}: the same, 95 %", quantile(times, 0.95), "ms", 200)
             updates, rate = drag(visitor, round(DRAG * scale))
-            table.row(f"{name}: visible updates in a drag, {rate:.0f} moves/s", updates, "/s", least=25)
+            table.row(
+                f"{name}: visible updates in a drag, {rate:.0f} moves/s", updates, "/s", least=25
+            )
             if name == "tanh":
                 table.row("weight of the loaded page", visitor.bytes / 2**20, "MiB", 6)
                 grown = growth(visitor, made, round(SOAK * scale)) / 2**20
-                table.row(f"tanh: server's growth over {round(SOAK * scale)} moves", grown, "MiB", 2)
+                table.row(
+                    f"tanh: server's growth over {round(SOAK * scale)} moves", grown, "MiB", 2
+                )
             visitor.close()
         stops = [1e3 * seconds for seconds in made.counts()["stop_seconds"]]
-        table.row(f"{len(stops)} superseded runs: until stopped, 95 %", quantile(stops, 0.95), "ms", 50)
+        table.row(
+            f"{len(stops)} superseded runs: until stopped, 95 %", quantile(stops, 0.95), "ms", 50
+        )
         for name, query in PROBLEMS.items():
             times = together(browser, made, query, round(TOGETHER * scale))
             table.row(f"{name}: two visitors at once, median", statistics.median(times), "ms", 130)
@@ -292,10 +306,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the moves")
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
-    parser.add_argument("--anew", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.anew)
+        serve(arguments.serve)
         return 0
     from playwright.sync_api import sync_playwright
 

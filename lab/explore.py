@@ -61,7 +61,7 @@ class OwnMap(Convergence):
         controls.reset("affine")  # its knobs are hidden
         super().__init__(
             controls, palette(pn.config.theme == "dark"),
-            lambda publish: Runner(publish, self.schedule, self._present), self.schedule,
+            lambda publish: Runner(publish, self.on_document, self._present), self.schedule,
             Rail(controls, own_map=True),
         )  # fmt: skip
 
@@ -93,9 +93,16 @@ class OwnMap(Convergence):
 
     def code(self) -> str:
         """The calls of `solve` that give the picture's numbers."""
-        knobs = {name: value for name, value in self._knobs() if value != SolveKnobs.knobs()[name].default}
+        knobs = {
+            name: value
+            for name, value in self._knobs()
+            if value != SolveKnobs.knobs()[name].default
+        }
         rest = "".join(f", {name}={value!r}" for name, value in knobs.items())
-        lines = [f"{NAMES[name]} = solve(f, z0, {spec.method!r}{rest})" for name, spec in self.specs.items()]
+        lines = [
+            f"{NAMES[name]} = solve(f, z0, {spec.method!r}{rest})"
+            for name, spec in self.specs.items()
+        ]
         return CODE.format(runs="\n".join(lines))
 
     # -- where the page is ------------------------------------------------------------------------
@@ -103,7 +110,7 @@ class OwnMap(Convergence):
     def _present(self) -> bool:
         return self._presence is None or self._presence()
 
-    def schedule(self, function: Callable[[], None]) -> None:
+    def on_document(self, function: Callable[[], None]) -> None:
         """Call on the document's thread: a server's, or the kernel's, which must push by itself."""
         if self._home is not None:
             self._home.add_next_tick_callback(function)
@@ -151,7 +158,9 @@ class Explore(pn.viewable.Viewer):
             return page.__panel__()
         pn.state.on_session_destroyed(lambda _: page.close())
         header = title(f"<span>{escape(self._problem.name)}</span>")
-        return frame(page, lambda dark: page.paint(palette(dark)), header=header, dark=page.colors.dark)
+        return frame(
+            page, lambda dark: page.schedule(lambda: page.paint(palette(dark))), header=header, dark=page.colors.dark
+        )
 
     def show(self, **options: Any) -> Any:
         """Open the page in a browser."""

@@ -32,7 +32,9 @@ class Live:
     crossing: Crossover | None = None
     expected: float = 50.0  # evaluations, for the spacing of markers
 
-    def restart(self, methods: Iterable[str], tolerance: float, problem_name: str, window: int) -> None:
+    def restart(
+        self, methods: Iterable[str], tolerance: float, problem_name: str, window: int
+    ) -> None:
         """Forget the generation before."""
         self.__init__(tuple(methods), tolerance, problem_name, window)  # type: ignore[misc]
 

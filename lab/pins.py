@@ -41,7 +41,9 @@ class Pins:
 
     def add(self, pin: Pin) -> str:
         """Pin a run; returns a sentence that says what happened."""
-        if any(old.result is pin.result or (old.spec and old.spec == pin.spec) for old in self.items):
+        if any(
+            old.result is pin.result or (old.spec and old.spec == pin.spec) for old in self.items
+        ):
             return "This run is pinned already."
         if len(self.items) == MOST:
             return f"{MOST} runs are pinned, which is the most: remove one first."
@@ -98,5 +100,3 @@ def _row(pin: Pin, row: Any) -> list[str]:
         seconds_text(row["seconds"]), residual_text(row["residual_worst"]),
         f"{row['converged']} of {row['samples']}",
     ]  # fmt: skip
-
-

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,6 +25,15 @@ MOST_JOBS = 64  # jobs that are under way or queued; more are turned away
 TURN = 0.008  # seconds after which a job lets waiting ones go on
 
 
+@dataclass(eq=False)
+class Ticket:
+    """One job's place in the queue."""
+
+    called: threading.Event = field(default_factory=threading.Event)
+    granted: bool = False  # it holds a slot
+    withdrawn: bool = False  # it wants none any more
+
+
 class Slots:
     """A fixed number of slots, handed from job to job between evaluations.
 
@@ -32,75 +41,88 @@ class Slots:
     run, not for the whole run. Waiting costs no CPU time, so it does not show in the seconds.
     """
 
-    def __init__(self, count: int = SLOTS, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._free, self._clock, self._lock = count, clock, threading.Lock()
-        self._new: deque[threading.Event] = deque()
-        self._waiting: deque[threading.Event] = deque()
+    def __init__(self, count: int = SLOTS) -> None:
+        self._free, self._lock = count, threading.Lock()
+        self._new: deque[Ticket] = deque()
+        self._waiting: deque[Ticket] = deque()
 
-    def slot(self) -> Slot:
-        """A place in the queue; a context manager."""
-        return Slot(self, self._clock)
-
-    def take(self, new: bool) -> None:
+    def take(self, ticket: Ticket, new: bool) -> None:
         """Wait for a slot; `new` jobs overtake the others."""
         with self._lock:
-            if self._free:
+            if ticket.withdrawn:
+                return
+            if self._free > 0:
                 self._free -= 1
+                ticket.granted = True
                 return
-            ticket = threading.Event()
+            ticket.called.clear()
             (self._new if new else self._waiting).append(ticket)
-        while not ticket.wait(PATIENCE):  # whoever sets it hands over the slot
-            if self._goes_beside(ticket):
-                return
+        while not ticket.called.wait(PATIENCE) and not self._goes_beside(ticket):
+            pass
 
-    def _goes_beside(self, ticket: threading.Event) -> bool:
-        """Whether a job that waited too long may compute beside the others."""
-        with self._lock:
-            if ticket.is_set() or self._free <= -MOST_BESIDE:
-                return False
-            (self._new if ticket in self._new else self._waiting).remove(ticket)
-            self._free -= 1
-            return True
-
-    def give(self) -> None:
+    def give(self, ticket: Ticket) -> None:
         """Hand the slot to the next job."""
         with self._lock:
+            ticket.granted = False
             queue = self._new or self._waiting
             if queue and self._free == 0:
-                queue.popleft().set()
+                following = queue.popleft()
+                following.granted = True
+                following.called.set()
             else:
                 self._free += 1
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Let a job that was stopped wait no longer."""
+        with self._lock:
+            ticket.withdrawn = True
+            for queue in (self._new, self._waiting):
+                if ticket in queue:
+                    queue.remove(ticket)
+                    ticket.called.set()
 
     def wanted(self, held: float) -> bool:
         """Whether a job that has held its slot for so long should let others go on."""
         return bool(self._new) or (held >= TURN and bool(self._waiting))
 
+    def _goes_beside(self, ticket: Ticket) -> bool:
+        """Whether a job that waited too long may compute beside the others."""
+        with self._lock:
+            if ticket.called.is_set():
+                return True
+            if self._free <= -MOST_BESIDE:
+                return False
+            (self._new if ticket in self._new else self._waiting).remove(ticket)
+            self._free -= 1
+            ticket.granted = True
+            return True
+
 
 class Slot:
-    """One job's place."""
+    """One job's slot: a context manager that waits for it."""
 
-    def __init__(self, slots: Slots, clock: Callable[[], float]) -> None:
-        self._slots, self._clock = slots, clock
+    def __init__(self, slots: Slots) -> None:
+        self._slots, self._ticket = slots, Ticket()
 
     def __enter__(self) -> Slot:
-        self._slots.take(new=True)
-        self._since = self._clock()
+        self._slots.take(self._ticket, new=True)
+        self._since = time.perf_counter()
         return self
 
     def turn(self) -> None:
         """Between two evaluations: let others go on if they wait."""
-        if self._slots.wanted(self._clock() - self._since):
-            self._slots.give()
-            self._slots.take(new=False)
-            self._since = self._clock()
+        if self._ticket.granted and self._slots.wanted(time.perf_counter() - self._since):
+            self._slots.give(self._ticket)
+            self._slots.take(self._ticket, new=False)
+            self._since = time.perf_counter()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._slots.give()
+    def leave(self) -> None:
+        """Wait no longer: the job was stopped, and computes nothing more without a slot."""
+        self._slots.withdraw(self._ticket)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._ticket.granted:
+            self._slots.give(self._ticket)
 
 
 class Pool:

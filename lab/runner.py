@@ -106,11 +106,14 @@ class Job:
     error: str | None = None
     stopped_at: float | None = None
     deadline: float = float("inf")
+    slot: Slot | None = None  # None: it never had to compute
 
     def stop(self) -> None:
         """Ask the run to end after its present evaluation."""
         if self.stopped_at is None:
             self.stopped_at = time.perf_counter()
+            if self.slot is not None:
+                self.slot.leave()
 
 
 @dataclass
@@ -210,7 +213,7 @@ class Runner:
             for method, task in tasks.items():
                 job = _carried_on(old.get(method), task) or _remembered(method, task)
                 if job is None:
-                    job = Job(method, task)
+                    job = Job(method, task, slot=Slot(self._pool.slots))
                     starting.append(job)
                 self._jobs[method] = job
             dropped = [job for job in old.values() if job not in self._jobs.values()]
@@ -231,8 +234,9 @@ class Runner:
 
     def _work(self, job: Job) -> None:
         """Run one job to its end, whatever happens in it."""
+        assert job.slot is not None
         try:
-            with self._pool.slots.slot() as slot:
+            with job.slot as slot:
                 if job.stopped_at is None:
                     self._solve(job, slot)
                 else:

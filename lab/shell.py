@@ -22,14 +22,11 @@ KNOWN = ("theme",)  # query parameters that belong to the shell
 HEADER = {
     ".MuiAppBar-root": {
         "backgroundColor": "background.paper", "backgroundImage": "none", "color": "text.primary",
-        "boxShadow": "none",
-        "borderBottom": "1px solid", "borderColor": "divider",
+        "boxShadow": "none", "borderBottom": "1px solid", "borderColor": "divider",
     },
     ".MuiToolbar-root": {"minHeight": "48px !important", "height": "48px"},
-    ".MuiAppBar-root .title": {"display": "none"},
+    ".MuiAppBar-root .title": {"fontSize": "17px", "fontWeight": 600, "color": "text.primary"},
 }  # fmt: skip
-
-
 LOADER = "#loader:not(.error) { background: none !important; pointer-events: none } #loader .spinner { display: none }"
 
 
@@ -43,13 +40,20 @@ class Shell:
         dark = pn.config.theme == "dark"
         schedule, present = document.add_next_tick_callback, presence(document)
         self.view = PAGES["Convergence"](
-            self.controls, palette(dark), lambda publish: Runner(publish, schedule, present), schedule
+            self.controls,
+            palette(dark),
+            lambda publish: Runner(publish, schedule, present),
+            schedule,
         )
-        self.page = frame(self.view, self._paint, header=_header(), above=self._warnings(), dark=dark)
+        self.page = frame(
+            self.view, self._paint, header=_header(), above=self._warnings(), dark=dark
+        )
         self.view.submit_pins(pins)
         self.notes += pin_notes
         self.controls.param.watch(lambda _: self._sync(), "revision")
         self.view.pins_changed = self._sync
+        if self.notes:
+            pn.state.onload(self._sync)  # the address keeps only what could be used
         self.view.submit()
 
     def _query(self) -> str:
@@ -64,7 +68,7 @@ class Shell:
             pn.state.location.search = f"?{query}{theme}" if query or theme else ""
 
     def _paint(self, dark: bool) -> None:
-        self.view.paint(palette(dark))
+        self.view.schedule(lambda: self.view.paint(palette(dark)))
         self._sync()
 
     def _warnings(self) -> list[Any]:
@@ -80,11 +84,16 @@ class Shell:
 
 
 def frame(
-    view: Any, paint: Callable[[bool], None], *, header: Any, above: Sequence[Any] = (), dark: bool = False
+    view: Any,
+    paint: Callable[[bool], None],
+    *,
+    header: Any,
+    above: Sequence[Any] = (),
+    dark: bool = False,
 ) -> pmui.Page:
     """A page around a view, in our theme; `paint` is told when the visitor changes it."""
     page = pmui.Page(
-        title="Anderson Lab", header=[header], main=[*above, view], busy_indicator=None, raw_css=[LOADER],
+        title="Anderson Lab", header=[header], main=[*above, view.laid_out(full=True)], busy_indicator=None, raw_css=[LOADER],
         theme_config=material_theme(), dark_theme=dark, sx=HEADER,
     )  # fmt: skip
     page._custom_theme = OWN
@@ -95,10 +104,14 @@ def frame(
 def _header() -> Any:
     """The pages, and the device that computes."""
     names = "".join(f"<a aria-current='page' href='#'>{escape(name)}</a>" for name in PAGES)
-    device = "GPU: " + device_name(torch.device("cuda")) if torch.cuda.is_available() else "CPU only"
-    return title(f"<nav aria-label='Pages'>{names}</nav><span class='device'>{escape(device)}</span>")
+    device = (
+        "GPU: " + device_name(torch.device("cuda")) if torch.cuda.is_available() else "CPU only"
+    )
+    return title(
+        f"<nav aria-label='Pages'>{names}</nav><span class='device'>{escape(device)}</span>"
+    )
 
 
 def title(markup: str) -> Any:
-    """The header's line: the name of the lab and what follows it."""
-    return text(f"<div class='header'><strong>Anderson Lab</strong>{markup}</div>", "lab-header")
+    """What follows the name of the lab in the header."""
+    return text(f"<div class='header'>{markup}</div>", "lab-header")

@@ -66,7 +66,11 @@ class SpectrumJob:
     def _work(self, spec: SolveSpec, number: int) -> None:
         if number != self._newest:
             return
-        key = (spec.problem.replace(batch_size=1, dtype="float64").spec_id, spec.problem.seed, spec.method.spec_id)
+        key = (
+            spec.problem.replace(batch_size=1, dtype="float64").spec_id,
+            spec.problem.seed,
+            spec.method.spec_id,
+        )
         spectrum = KEPT.get(key)
         if spectrum is None:
             spectrum = compute(spec, lambda: number != self._newest)

@@ -45,7 +45,9 @@ class Palette:
         return {"map": self.strokes["picard"].color} | dict(zip(names, blues, strict=True))
 
 
-def _strokes(picard: str, anderson: str, broyden: str, inks: tuple[str, str, str]) -> dict[str, Stroke]:
+def _strokes(
+    picard: str, anderson: str, broyden: str, inks: tuple[str, str, str]
+) -> dict[str, Stroke]:
     return {
         "picard": Stroke(picard, inks[0], "dashed", "square", 2.0),
         "anderson": Stroke(anderson, inks[1], "solid", "circle", 2.6),
@@ -54,8 +56,26 @@ def _strokes(picard: str, anderson: str, broyden: str, inks: tuple[str, str, str
 
 
 # One ramp for every heat map: what is small stands out from the paper: deep on white, bright on dark.
-_HEAT_LIGHT = ("#08306b", "#0b559f", "#2b7bba", "#539ecd", "#89bedc", "#bad6eb", "#dbe9f6", "#f5f4ef")
-_HEAT_DARK = ("#e9f6ff", "#b5dcf5", "#7fbfe6", "#4f9fd0", "#2f7db1", "#255f89", "#22475f", "#25333f")
+_HEAT_LIGHT = (
+    "#08306b",
+    "#0b559f",
+    "#2b7bba",
+    "#539ecd",
+    "#89bedc",
+    "#bad6eb",
+    "#dbe9f6",
+    "#f5f4ef",
+)
+_HEAT_DARK = (
+    "#e9f6ff",
+    "#b5dcf5",
+    "#7fbfe6",
+    "#4f9fd0",
+    "#2f7db1",
+    "#255f89",
+    "#22475f",
+    "#25333f",
+)
 
 LIGHT = Palette(
     dark=False, paper="#ffffff", canvas="#f3f5f8", text="#16202b", muted="#51606f", rule="#dce2e9",

@@ -14,7 +14,33 @@ Floats = NDArray[np.float64]
 COLUMNS = ("evaluation", "seconds", "median", "low", "high", "worst", "mark")
 QUANTILES = {"median": 0.5, "low": 0.1, "high": 0.9, "worst": 1.0}
 SHOWN_FLOOR = 1e-17  # a residual of exactly zero has no place on a logarithmic axis
-MARK_EVERY = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000, 2000, 5000)
+MARK_EVERY = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    10,
+    12,
+    15,
+    20,
+    25,
+    30,
+    40,
+    50,
+    60,
+    80,
+    100,
+    150,
+    200,
+    300,
+    500,
+    1000,
+    2000,
+    5000,
+)
 MARKS = 9  # at most so many markers on a line
 MARK = 7.0  # pixels
 

@@ -93,7 +93,11 @@ def _capital(text: str) -> str:
 def verdict(point: Crossover | None, problem: Problem | None) -> str:
     """The crossover in words, if one of the methods got there; why forward iteration could not."""
     rate = None if problem is None else problem.contraction
-    expands = f"This map expands (spectral radius {rate:.3g}): forward iteration cannot converge." if rate and rate > 1 else ""
+    expands = (
+        f"This map expands (spectral radius {rate:.3g}): forward iteration cannot converge."
+        if rate and rate > 1
+        else ""
+    )
     if point is None or not math.isfinite(point.target):
         return expands
     return f"{expands} {point.sentence}".strip()
@@ -140,7 +144,9 @@ def distance(one: Tensor, other: Tensor) -> float:  # (B, ...), (B, ...)
     return float((torch.linalg.vector_norm(first - second, dim=1) / scale).max())
 
 
-def equilibrium_badge(gap: float, tolerance: float, agree: tuple[int, int] | None) -> tuple[str, str]:
+def equilibrium_badge(
+    gap: float, tolerance: float, agree: tuple[int, int] | None
+) -> tuple[str, str]:
     """("good", "warn" or "bad", what both methods' end points have to do with one another)."""
     if not math.isfinite(gap):
         return "warn", "one of the methods has no finite end point"
@@ -159,7 +165,11 @@ def penalty_text(point: Crossover) -> str:
 
 def short_crossing(axis: str, value: float) -> str:
     """The label of the crossover's dot."""
-    return f"ahead after {int(value)} evaluations" if axis == "evaluation" else f"ahead after {seconds_text(value)}"
+    return (
+        f"ahead after {int(value)} evaluations"
+        if axis == "evaluation"
+        else f"ahead after {seconds_text(value)}"
+    )
 
 
 def tidy(value: Any) -> str:

@@ -40,7 +40,6 @@ import torch
 from IPython.display import display
 
 from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec, Status, crossover, solve
-from lab import explore
 
 torch.set_num_threads(1)  # seconds below are the CPU time of this one thread
 pn.extension(inline=True)  # figures carry their own JavaScript: nothing is loaded from the internet
@@ -181,9 +180,8 @@ pd.Series(counts, name="evaluations").to_frame()
 # ## 5. A linear map has nowhere to hide
 #
 # On a linear map of $n$ numbers, $n$ independent differences tell *everything* about the map: with
-# $m \ge n$ the residual can be made zero, and the next point is exact. Without rounding errors,
-# Anderson with a full window makes the steps of GMRES, the standard solver of linear systems
-# (Walker and Ni 2011).
+# $m \ge n$ the residual can be made zero, and the next point is exact. Anderson that forgets
+# nothing is then in essence GMRES, the standard solver of linear systems (Walker and Ni 2011).
 #
 # Our map has six numbers and **expands**: its eigenvalues reach 1.5 from zero, so forward
 # iteration runs away, a million times its first residual after 37 evaluations. Anderson needs
@@ -297,6 +295,9 @@ def factor_at(degrees, length=1.0):
 assert abs(factor_at(30) - factor_at(30, length=1000)) < 1e-6  # the scale does not count
 assert abs(factor_at(30) - factor_at(210)) < 1e-6  # nor does the sign
 assert factor_at(126.87) < 0.02 and factor_at(30) > 0.40  # the angle does
+assert ray_factors[0].nan_to_num(0) < 0.02  # from 0 degrees
+directions = torch.linalg.eig(M).eigenvectors.real  # a column each
+assert {f"{math.degrees(math.atan2(y, x)) % 180:.1f}" for x, y in directions.T} == {"0.0", "126.9"}
 late = gamma[30:, 60]  # the weights from 30 degrees, 30 steps in
 assert late.max() - late.min() > 1  # never settle
 
@@ -384,15 +385,18 @@ assert events[1] >= 1 and anderson.sample_evals[stubborn] < forward.sample_evals
 #
 # Newton's iteration for cube roots, $f(z) = z - (z^3 - a) / 3 z^2$, doubles the number of correct
 # digits at every step. There is nothing to accelerate, and old points are so much worse than new
-# ones that mixing them in only hurts: 16 evaluations become 60.
+# ones that mixing them in only hurts. On 16 problems side by side, forward iteration has solved
+# them all after 16 evaluations; Anderson's slowest one takes more than twice as many, if it is
+# solved at all.
 
 # %%
 roots = SolveSpec(problem=PROBLEMS["newton"]())
 newton, spoiled = roots.replace(method=Picard()).run(), roots.run()
 print(crossover(newton, spoiled).sentence)
+print(f"Anderson solves {spoiled.converged.sum()} of 16 in {spoiled.num_evals} evaluations.")
 
-assert newton.converged.all() and newton.num_evals == 16
-assert spoiled.num_evals > 2 * newton.num_evals and 40 <= spoiled.num_evals <= 80
+assert newton.converged.all() and newton.num_evals == 16 and len(newton.converged) == 16
+assert spoiled.num_evals > 2 * newton.num_evals
 assert crossover(newton, spoiled).kind == "none"
 drawing.residual_curves(1e-6, picard=newton, anderson=spoiled)
 
@@ -432,9 +436,12 @@ assert layer.problem.size == 128
 # `explore(f, z0)` shows the live page of the dashboard for any map: a tensor or a NumPy array goes
 # in, the same shape comes out. Here 100 people sit in a ring. Everybody's opinion becomes 90 % what
 # the two neighbors think on average and 10 % what they thought at first; what do they think in
-# the end? Forward iteration needs 131 rounds of talk, Anderson 29.
+# the end? Forward iteration needs 131 rounds of talk, Anderson 29. (The page is served by this
+# notebook's kernel and seen from this machine only.)
 
 # %%
+from lab import explore
+
 first = np.random.default_rng(0).normal(size=(1, 100))  # a batch of one ring
 
 
@@ -443,7 +450,7 @@ def talk(z):
     return 0.9 * neighbors + 0.1 * first
 
 
-explore(talk, first, name="opinions in a ring")
+drawing.served(explore(talk, first, name="opinions in a ring"))
 
 # %%
 assert 128 <= solve(talk, first, Picard()).check().num_evals <= 134

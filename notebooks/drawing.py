@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import inspect
 import math
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bokeh.models import (
 )
 from bokeh.palettes import interp_palette
 from bokeh.plotting import figure
-from IPython.display import HTML
+from IPython.display import HTML, IFrame
 from torch import Tensor
 
 from andersonn_core import Crossover, SolveResult
@@ -55,7 +56,8 @@ def _figure(width: int, height: int, **options: Any) -> figure:
 
 
 def _pane(model: Any) -> pn.pane.Bokeh:
-    return pn.pane.Bokeh(model, sizing_mode="fixed")
+    """Without a design of its own: the dashboard's would put its whole bundle into each output."""
+    return pn.pane.Bokeh(model, sizing_mode="fixed", design=pn.theme.Native)
 
 
 def _text(plot: figure, x: Any, y: Any, text: Any, color: str, **options: Any) -> None:
@@ -366,3 +368,18 @@ def reveal(words: str, function: Callable[..., Any]) -> Any:
     """The source of a function, behind words that have to be clicked."""
     source = html.escape(inspect.getsource(function))
     return HTML(f"<details><summary>{html.escape(words)}</summary><pre>{source}</pre></details>")
+
+
+def served(page: Any, height: int = 1000) -> IFrame:
+    """A page of the dashboard, served by this kernel to this machine only, inside the notebook.
+
+    Shown directly, each of its controls would bring a copy of the whole script bundle along.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page.show(
+        address="127.0.0.1", port=port, websocket_origin=[f"127.0.0.1:{port}"], threaded=True,
+        show=False, verbose=False,
+    )  # fmt: skip
+    return IFrame(f"http://127.0.0.1:{port}/", WIDTH + 120, height)

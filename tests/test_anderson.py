@@ -193,7 +193,7 @@ def test_counts_do_not_change_when_the_map_is_scaled(dtype, least_squares):
     problem = Poisson(size=16, dtype=dtype).build()
     method = Anderson(least_squares=least_squares)
     expected = solve(problem.f, problem.z0, method).num_evals
-    for power in range(-8, 9, 2):
+    for power in (-8, -4, 4, 8):
         case = scaled(problem, 10.0**power)
         result = solve(case.f, case.z0, method)
         assert bool(result.converged.all())

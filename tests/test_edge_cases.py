@@ -244,6 +244,23 @@ def test_stalled_means_no_gain_of_one_percent_in_fifty_evaluations_or_five_windo
 
 
 @every_method
+@pytest.mark.parametrize("power", [-36, -24, -18, -14, 14, 20, 30])
+def test_states_whose_squares_leave_float32_are_judged_by_their_true_residual(method, power):
+    scale = 10.0**power
+
+    def f(z):
+        return scale * torch.cos(z / scale)
+
+    result = solve(f, torch.full((1, 50), 0.1 * scale), method)
+    value = f(result.z).double()
+    relative = float((value - result.z.double()).norm() / value.norm())
+    assert result.converged.item() == (relative <= 1e-6 * (1 + 1e-5))
+    assert float(result.relative_residual) == pytest.approx(relative, rel=1e-4, abs=1e-12)
+    if method.name == "picard":
+        assert result.converged.item()
+
+
+@every_method
 def test_a_whole_batch_of_nan_ends_at_once(method):
     result = solve(lambda z: z * torch.nan, torch.ones(3, 2), method)
     assert result.num_evals == 1

@@ -108,7 +108,7 @@ def test_where_plain_steps_do_not_help_either_the_solve_ends_in_a_true_status():
 
 def test_it_fires_ever_more_rarely():
     case = circling()
-    result = solve(case.f, case.z0, Anderson(), rtol=0.0, max_iter=900)  # rtol 0: no STALLED
+    result = solve(case.f, case.z0, Anderson(), rtol=0.0, max_iter=500)  # rtol 0: no STALLED
     rows = torch.tensor([row for row, sample in fired(result) if sample == 0])
     assert 2 <= len(rows) <= 7
     gaps = rows.diff()
@@ -170,10 +170,9 @@ def test_it_does_not_fire_on_linear_maps(radius, size, spectrum):
 
 
 @pytest.mark.parametrize("spectrum", ["real", "alternating", "disc", "circle"])
-@pytest.mark.parametrize("size", [20, 50])
-@pytest.mark.parametrize("radius", [0.99, 1.1, 1.5])
+@pytest.mark.parametrize(("size", "radius"), [(20, 0.99), (20, 1.1), (50, 1.1), (20, 1.5)])
 def test_it_costs_no_linear_map_more_than_a_tenth_and_sixty(radius, size, spectrum):
-    problem = Affine(size=size, spectrum=spectrum, spectral_radius=radius, batch_size=6).build()
+    problem = Affine(size=size, spectrum=spectrum, spectral_radius=radius, batch_size=4).build()
     alone = solve(problem.f, problem.z0, OFF, max_iter=200)
     helped = solve(problem.f, problem.z0, Anderson(), max_iter=280)
     kept = helped.converged & (helped.sample_evals <= 1.1 * alone.sample_evals + 60)

@@ -14,10 +14,10 @@ import torch
 from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec, Status
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import Problem
-from lab import frames, runner
+from lab import frames, pool, runner
 from lab.cache import OVERHEAD, Cache, num_bytes
 from lab.frames import Frames
-from lab.pool import Pool, Slots
+from lab.pool import Pool, Slots, Ticket
 from lab.pump import INTERVAL, Pump
 from lab.runner import COUNTS, POOL, RESULTS, Runner, Update, presence, runner_for, sentence
 
@@ -380,30 +380,39 @@ def test_the_callers_torch_threads_stay_as_they_are(lab, document):
     assert torch.get_num_threads() == 2
 
 
-def test_new_jobs_overtake_jobs_that_have_shown_something():
-    slots, order = Slots(1), []
-    slots.take(new=False)
-    waiting = []
-    for name, new in (("old", False), ("new", True)):
-        before = len(slots._new) + len(slots._waiting)
+def queued(slots: Slots, tickets: list[Ticket]) -> list[str]:
+    """Three threads that wait for a slot; returns the names in the order of being called."""
+    order: list[str] = []
 
-        def work(name: str = name, new: bool = new) -> None:
-            slots.take(new)
-            order.append(name)
-            slots.give()
+    def work(name: str, new: bool, ticket: Ticket) -> None:
+        slots.take(ticket, new)
+        order.append(name if ticket.granted else f"{name} left")
+        if ticket.granted:
+            slots.give(ticket)
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        waiting.append(thread)
-        while len(slots._new) + len(slots._waiting) == before:
+    for name, new in (("old", False), ("new", True), ("stopped", False)):
+        tickets.append(Ticket())
+        threading.Thread(target=work, args=(name, new, tickets[-1]), daemon=True).start()
+        while len(slots._new) + len(slots._waiting) < len(tickets):
             time.sleep(0.001)
+    return order
+
+
+def test_new_jobs_overtake_jobs_that_have_shown_something_and_stopped_ones_leave(monkeypatch):
+    monkeypatch.setattr(pool, "PATIENCE", 10 * PATIENCE)
+    slots, mine, tickets = Slots(1), Ticket(), []
+    slots.take(mine, new=False)
+    order = queued(slots, tickets)
     assert slots.wanted(held=0.0)
-    slots.give()
-    for thread in waiting:
-        thread.join(PATIENCE)
-    assert order == ["new", "old"]
+    slots.withdraw(tickets[2])
+    Document().run_until(lambda: order == ["stopped left"])
+    slots.give(mine)
+    Document().run_until(lambda: order == ["stopped left", "new", "old"])
     assert not slots.wanted(held=10.0)
     assert slots._free == 1
+    slots.withdraw(mine)
+    slots.take(mine, new=True)
+    assert not mine.granted and slots._free == 1
 
 
 def test_a_job_that_waited_too_long_computes_beside_a_slow_one(document):

@@ -324,12 +324,12 @@ def test_a_sample_alone_takes_the_same_way_bit_for_bit_on_an_elementwise_map(met
             same(getattr(together.history, name)[:num, sample], getattr(alone.history, name)[:, 0])
 
 
-@pytest.mark.parametrize("size", [1, 7, 101])
+@pytest.mark.parametrize("size", [7, 101])
 def test_a_sample_alone_ends_like_in_the_batch_by_qr_and_at_any_length(size):
-    problem = SMALL["newton"].replace(batch_size=5, size=size, dtype="float64").build()
+    problem = SMALL["newton"].replace(batch_size=3, size=size, dtype="float64").build()
     for method in METHODS_TO_RUN:
         together = solve(problem.f, problem.z0, method, max_iter=60)
-        for sample in range(5):
+        for sample in range(3):
             index = torch.tensor([sample])
             alone = solve(problem.f.select(index), problem.z0[index], method, max_iter=60)
             torch.testing.assert_close(alone.z[0], together.z[sample], rtol=1e-6, atol=0.0)

@@ -1,0 +1,1 @@
+"""Figures: columns in, Bokeh figures out; every change afterwards is a change of data."""

@@ -57,7 +57,9 @@ class PartBars:
         self.source.data = {
             "part": [PART_LABELS[key] for key in keys],
             "seconds": [seconds[key] for key in keys],
-            "text": [f"{seconds_text(seconds[key])}, {100 * seconds[key] / total:.0f} %" for key in keys],
+            "text": [
+                f"{seconds_text(seconds[key])}, {100 * seconds[key] / total:.0f} %" for key in keys
+            ],
             "color": [self.colors.parts[key] for key in keys],
         }
 
@@ -66,7 +68,9 @@ class DeviceBars:
     """Seconds of one evaluation on several devices, a group of bars for each batch size."""
 
     def __init__(self, colors: Palette) -> None:
-        self.source = ColumnDataSource({"place": [], "seconds": [], "text": [], "gpu": [], "color": []})
+        self.source = ColumnDataSource(
+            {"place": [], "seconds": [], "text": [], "gpu": [], "color": []}
+        )
         self.y, self.x = FactorRange(factors=[], range_padding=0.02), Range1d(1e-5, 1.0)
         self.figure = bare_figure(
             y_range=self.y, x_range=self.x, x_axis_type="log", height=190,

@@ -31,9 +31,13 @@ class CurvePair:
     """Both figures and the sources they draw; every change is a change of data, never a rebuild."""
 
     def __init__(self, colors: Palette, tolerance: float) -> None:
-        self.live = {name: ColumnDataSource(empty_columns()) for name in METHODS}
+        self.live = {
+            name: ColumnDataSource(empty_columns(), name=f"curve {name}") for name in METHODS
+        }
         self.ghost = {name: ColumnDataSource(empty_columns()) for name in METHODS}
-        self.pins = ColumnDataSource({"x_evaluation": [], "x_seconds": [], "y": [], "dash": [], "color": []})
+        self.pins = ColumnDataSource(
+            {"x_evaluation": [], "x_seconds": [], "y": [], "dash": [], "color": []}
+        )
         self.pin_labels = ColumnDataSource({"evaluation": [], "seconds": [], "y": [], "text": []})
         self.ends = ColumnDataSource(_no_labels())
         self.crossing = {axis: ColumnDataSource({"x": [], "y": [], "text": []}) for axis in AXES}
@@ -112,7 +116,9 @@ class CurvePair:
         self.crossing[axis].data = {"x": [], "y": [], "text": []}
         plot.segment("x", "y", "x", 1e9, source=self.crossing[axis], line_width=1, line_dash=[1, 3],
                      name="crossing line")  # fmt: skip
-        plot.scatter("x", "y", source=self.crossing[axis], size=11, line_width=2, name="crossing dot")
+        plot.scatter(
+            "x", "y", source=self.crossing[axis], size=11, line_width=2, name="crossing dot"
+        )
         plot.text("x", self._label_height(), "text", source=self.crossing[axis], x_offset=6,
                   text_font_size="12px", text_baseline="top", text_font=value(FONT),
                   name="crossing label")  # fmt: skip
@@ -198,7 +204,9 @@ class CurvePair:
 
     def fit(self, traces: Mapping[str, Trace], grow_only: bool = False) -> None:
         """Fit both x axes to the curves; only called when runs have ended."""
-        ends = {axis: max((_last(self.live[name], axis) for name in traces), default=0) for axis in AXES}
+        ends = {
+            axis: max((_last(self.live[name], axis) for name in traces), default=0) for axis in AXES
+        }
         for axis, end in ends.items():
             now = float(self.x[axis].end)
             if end > 0 and (end * ROOM > now * 1.02 or (end * ROOM < 0.7 * now and not grow_only)):
@@ -236,7 +244,9 @@ class CurvePair:
 
     def _recolor_ends(self) -> None:
         names = self.ends.data["name"]
-        self.ends.data = self.ends.data | {"color": [self.colors.strokes[name].ink for name in names]}
+        self.ends.data = self.ends.data | {
+            "color": [self.colors.strokes[name].ink for name in names]
+        }
 
     def mark_crossing(self, points: Mapping[str, tuple[float, float, str] | None]) -> None:
         """The crossover as a dot on each axis, with a short label above all curves."""
@@ -256,7 +266,9 @@ class CurvePair:
     def set_pins(self, lines: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) -> None:
         """Draw pinned runs as thin lines with their numbers."""
         self.pins.data = {key: [line[key] for line in lines] for key in self.pins.data}
-        self.pin_labels.data = {key: [label[key] for label in labels] for key in self.pin_labels.data}
+        self.pin_labels.data = {
+            key: [label[key] for label in labels] for key in self.pin_labels.data
+        }
 
     def set_clock(self, clock: str) -> None:
         """Say by which clock the seconds were taken."""
@@ -299,7 +311,9 @@ def _aligned(place: float) -> str:
 
 
 def _hover(name: str, renderers: list[Any]) -> HoverTool:
-    duration = CustomJSHover(code="return value < 1 ? +(value * 1e3).toPrecision(3) + ' ms' : +value.toPrecision(3) + ' s'")
+    duration = CustomJSHover(
+        code="return value < 1 ? +(value * 1e3).toPrecision(3) + ' ms' : +value.toPrecision(3) + ' s'"
+    )
     residual = CustomJSHover(code="return value.toExponential(1)")
     return HoverTool(
         renderers=renderers[:1], mode="mouse", attachment="above", line_policy="nearest",

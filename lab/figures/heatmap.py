@@ -6,7 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
-from bokeh.models import BasicTicker, ColorBar, ColumnDataSource, CustomJSTickFormatter, HoverTool, LinearColorMapper, Range1d, Span
+from bokeh.models import (
+    BasicTicker,
+    ColorBar,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    HoverTool,
+    LinearColorMapper,
+    Range1d,
+    Span,
+)
 
 from andersonn_core.curves import events, heat_map
 from andersonn_core.results import SolveResult
@@ -26,20 +35,33 @@ class HeatMap:
             for kind in ("restart", "fallback", "drop")
         }
         self.x, self.y = Range1d(0.5, 10.5), Range1d(0.5, 1.5)
-        self.mapper = LinearColorMapper(palette=list(colors.heat), low=-6, high=0, nan_color="rgba(0,0,0,0)")
+        self.mapper = LinearColorMapper(
+            palette=list(colors.heat), low=-6, high=0, nan_color="rgba(0,0,0,0)"
+        )
         self.figure = bare_figure(
             x_range=self.x, y_range=self.y, height=170, x_axis_label="evaluation", y_axis_label="sample",
         )  # fmt: skip
         self.figure.grid.visible = False
-        self.figure.yaxis.ticker = BasicTicker(desired_num_ticks=3, mantissas=[1, 2, 4, 8], min_interval=1)
-        self.figure.yaxis.formatter = CustomJSTickFormatter(code="return Number.isInteger(tick) ? tick : ''")
+        self.figure.yaxis.ticker = BasicTicker(
+            desired_num_ticks=3, mantissas=[1, 2, 4, 8], min_interval=1
+        )
+        self.figure.yaxis.formatter = CustomJSTickFormatter(
+            code="return Number.isInteger(tick) ? tick : ''"
+        )
         painted = self.figure.image(
             "image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.mapper
         )
         self._marks()
         self._color_bar()
         self.figure.add_tools(
-            HoverTool(renderers=[painted], tooltips=[("evaluation", "$x{0}"), ("sample", "$y{0}"), ("log10 residual", "@image{0.0}")])
+            HoverTool(
+                renderers=[painted],
+                tooltips=[
+                    ("evaluation", "$x{0}"),
+                    ("sample", "$y{0}"),
+                    ("log10 residual", "@image{0.0}"),
+                ],
+            )
         )
         self.cursor = Span(dimension="height", line_width=1.5, visible=False)
         self.figure.add_layout(self.cursor)
@@ -97,7 +119,8 @@ class HeatMap:
             crowded = kind == "restart" and len(rows) > MOST_RESTARTS
             rows = rows.head(0) if crowded else rows
             source.data = {
-                "evaluation": rows["evaluation"].to_numpy(), "sample": rows["sample"].to_numpy() + 1
+                "evaluation": rows["evaluation"].to_numpy(),
+                "sample": rows["sample"].to_numpy() + 1,
             }
         self.dots["restart"].glyph.size = max(2.0, min(8.0, 90 / samples))
         self.dots["restart"].glyph.line_alpha = 0.5 if samples <= 32 else 0.3

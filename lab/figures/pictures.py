@@ -34,7 +34,9 @@ class DigitsPicture:
         self.figure = bare_figure(x_range=self.x, y_range=self.y, height=ROW_PIXELS)
         self.figure.axis.visible = self.figure.grid.visible = False
         self.mapper = LinearColorMapper(palette=["#ffffff", "#000000"], low=0, high=1)
-        self.figure.image("image", "x", "y", "dw", "dh", source=self.tiles, color_mapper=self.mapper)
+        self.figure.image(
+            "image", "x", "y", "dw", "dh", source=self.tiles, color_mapper=self.mapper
+        )
         self.frame = self.figure.quad(source=self.marks, fill_color=None, line_width=1.6,
                                       left="left", right="right", top="top", bottom="bottom").glyph  # fmt: skip
         self.texts = {

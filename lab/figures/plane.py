@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from bokeh.models import ColumnDataSource, ColorBar, BasicTicker, CustomJSTickFormatter, LinearColorMapper, Range1d
+from bokeh.models import (
+    BasicTicker,
+    ColorBar,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    LinearColorMapper,
+    Range1d,
+)
 from numpy.typing import NDArray
 
 from lab.figures.base import bare_figure, paint
@@ -12,6 +19,7 @@ from lab.theme import FONT, Palette
 
 DECADES_SHOWN = 5.0
 FRAME = 300  # pixels across the longer side
+AROUND = (130, 64)  # pixels for axes and color bar
 
 
 class Plane:
@@ -23,14 +31,21 @@ class Plane:
         self.eigenvalues = ColumnDataSource({"x": [], "y": []})
         self.mapper = LinearColorMapper(palette=list(colors.heat), low=-DECADES_SHOWN, high=0)
         self.figure = bare_figure(
-            x_range=self.x, y_range=self.y, sizing_mode=None, width=None, height=None, frame_width=FRAME, frame_height=FRAME,
+            x_range=self.x, y_range=self.y, sizing_mode="fixed",
+            width=FRAME + AROUND[0], height=FRAME + AROUND[1], frame_width=FRAME, frame_height=FRAME,
             x_axis_label="real part", y_axis_label="imaginary part",
         )  # fmt: skip
         self.figure.grid.visible = False
-        self.figure.image("image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.mapper)
+        self.figure.image(
+            "image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.mapper
+        )
         turn = np.linspace(0, 2 * np.pi, 181)
-        self.circle = self.figure.line(np.cos(turn), np.sin(turn), line_width=1, line_dash=[3, 3]).glyph
-        self.dots = self.figure.scatter("x", "y", source=self.eigenvalues, size=6, line_width=1.2).glyph
+        self.circle = self.figure.line(
+            np.cos(turn), np.sin(turn), line_width=1, line_dash=[3, 3]
+        ).glyph
+        self.dots = self.figure.scatter(
+            "x", "y", source=self.eigenvalues, size=6, line_width=1.2
+        ).glyph
         self.one = self.figure.scatter([1.0], [0.0], marker="x", size=10, line_width=2).glyph
         self.bar = ColorBar(
             color_mapper=self.mapper, width=8, padding=2, label_standoff=5, bar_line_color=None,
@@ -51,10 +66,14 @@ class Plane:
         self.bar.background_fill_color = colors.paper
         self.bar.major_label_text_color = colors.muted
 
-    def place(self, box: tuple[float, float, float, float], eigenvalues: NDArray[np.complex128]) -> None:
+    def place(
+        self, box: tuple[float, float, float, float], eigenvalues: NDArray[np.complex128]
+    ) -> None:
         """Show this part of the plane (left, right, bottom, top) and these eigenvalues."""
         left, right, bottom, top = box
-        scale = FRAME / max(right - left, top - bottom)  # the same on both axes: circles stay circles
+        scale = FRAME / max(
+            right - left, top - bottom
+        )  # the same on both axes: circles stay circles
         self.figure.frame_width = round(scale * (right - left))
         self.figure.frame_height = round(scale * (top - bottom))
         self.x.start, self.x.end, self.y.start, self.y.end = left, right, bottom, top
@@ -64,7 +83,11 @@ class Plane:
     def show(self, magnitude: NDArray[np.float64], box: tuple[float, float, float, float]) -> None:
         """Draw |p_k| on a grid (rows from bottom to top)."""
         left, right, bottom, top = box
-        logs = np.log10(np.clip(magnitude, 1e-300, 1e300)).astype(np.float32)
+        logs = np.log10(np.clip(magnitude, 1e-30, 1e30)).astype(np.float32)
         self.image.data = {
-            "image": [logs], "x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom]
+            "image": [logs],
+            "x": [left],
+            "y": [bottom],
+            "dw": [right - left],
+            "dh": [top - bottom],
         }

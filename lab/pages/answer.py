@@ -26,7 +26,12 @@ class Answer(pn.viewable.Viewer):
         super().__init__()
         self.colors, self._said = colors, 0.0
         self.start_over = pmui.Button(
-            label="Start over", icon="restart_alt", variant="outlined", size="small", visible=False, margin=(4, 0)
+            label="Start over",
+            icon="restart_alt",
+            variant="outlined",
+            size="small",
+            visible=False,
+            margin=(4, 0),
         )
         self.start_over.on_click(lambda _: start_over())
         self.question = text(f"<h1>{escape(words.QUESTION)}</h1>", "lab-question")
@@ -55,7 +60,11 @@ class Answer(pn.viewable.Viewer):
 
     def stale(self, yes: bool) -> None:
         """Whether the answer belongs to runs that were superseded."""
-        for pane, name in ((self.headline, "lab-answer"), (self.verdict, "lab-verdict"), (self.tiles, "lab-tiles")):
+        for pane, name in (
+            (self.headline, "lab-answer"),
+            (self.verdict, "lab-verdict"),
+            (self.tiles, "lab-tiles"),
+        ):
             classes = [name, "lab-stale"] if yes else [name]
             if pane.css_classes != classes:
                 pane.css_classes = classes
@@ -67,7 +76,9 @@ class Answer(pn.viewable.Viewer):
         self._said = 0.0
         if live.errors:
             return self._fail(live)
-        self.headline.object = _paragraph(words.headline(live.results, live.problem_name, live.window))
+        self.headline.object = _paragraph(
+            words.headline(live.results, live.problem_name, live.window)
+        )
         self.verdict.object = _paragraph(words.verdict(live.compare(), live.problem))
         self._status(words.status_line(live.results, live.problem_name))
         self.tiles.object = self._badges(live)
@@ -102,7 +113,11 @@ class Answer(pn.viewable.Viewer):
         gap = words.distance(ends[0][both], ends[1][both])
         kind, sentence = words.equilibrium_badge(gap, live.tolerance, agree)
         color = {"good": self.colors.good, "warn": self.colors.warn, "bad": self.colors.bad}[kind]
-        verdict = {"good": "same equilibrium", "warn": "nearly the same equilibrium", "bad": "different equilibria"}
+        verdict = {
+            "good": "same equilibrium",
+            "warn": "nearly the same equilibrium",
+            "bad": "different equilibria",
+        }
         return _tile(verdict[kind], sentence, color)
 
     def _error(self, live: Live) -> str:

@@ -56,5 +56,9 @@ class Card(pn.viewable.Viewer):
 def grid(*parts: Any, name: str) -> pn.Column:
     """Parts side by side, below one another where it is narrow; `name` is its class in the style sheet."""
     return pn.Column(
-        *parts, css_classes=["lab-grid", name], stylesheets=[STYLE], sizing_mode="stretch_width", margin=0
+        *parts,
+        css_classes=["lab-grid", *name.split()],
+        stylesheets=[STYLE],
+        sizing_mode="stretch_width",
+        margin=0,
     )

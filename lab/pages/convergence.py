@@ -45,10 +45,12 @@ class Convergence(pn.viewable.Viewer):
         self.specs: dict[str, SolveSpec] = {}
         self.pins_changed: Callable[[], None] = lambda: None
         self.rail = rail or Rail(controls)
-        self.pins = Pins(self._list_pins)
+        # Panel runs its events without Bokeh's lock now and then: figures change on the schedule only.
+        self.schedule, self._scrubbing = schedule, False
+        self.pins = Pins(lambda: schedule(self._list_pins))
         self.answer = Answer(colors, self.start_over)
         self.curves = Curves(colors, controls.rtol)
-        self.playback = Playback(self.scrub, lambda: self.runner.cancel())
+        self.playback = Playback(self._follow_slider, lambda: self.runner.cancel())
         self.time_split, self.samples = TimeSplit(colors), SampleMap(colors)
         self.devices = Devices(colors, schedule)
         self.picture, self.polynomial = Picture(colors), Polynomial(colors, schedule)
@@ -134,6 +136,16 @@ class Convergence(pn.viewable.Viewer):
 
     # -- playback, pins, colors -------------------------------------------------------------------
 
+    def _follow_slider(self, _evaluation: int) -> None:
+        """The slider moved: show where it is when its turn comes, however often it moved until then."""
+        if not self._scrubbing:
+            self._scrubbing = True
+            self.schedule(self._scrub_to_slider)
+
+    def _scrub_to_slider(self) -> None:
+        self._scrubbing = False
+        self.scrub(self.playback.slider.value)
+
     def scrub(self, evaluation: int, cursor: bool = True) -> None:
         """Show everything as it was at an evaluation."""
         if not self.live.complete or self.live.errors:
@@ -173,11 +185,15 @@ class Convergence(pn.viewable.Viewer):
         self.polynomial.job.cancel()
         self.devices.close()
 
-    def __panel__(self) -> pn.viewable.Viewable:
+    def laid_out(self, full: bool = False) -> pn.Column:
+        """Rail, answer and figures; `full` where the page fills a window and its parts scroll."""
         below = pn.Column(
             self.curves, self.playback,
             grid(self.time_split, self.samples, self.devices, name="lab-strip"),
             grid(self.picture, self.polynomial, name="lab-row"), self.shelf,
             sizing_mode="stretch_width", css_classes=["lab-figures"], margin=0, stylesheets=[STYLE],
         )  # fmt: skip
-        return grid(self.rail, self.answer, below, name="lab-page")
+        return grid(self.rail, self.answer, below, name="lab-page lab-full" if full else "lab-page")
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.laid_out()

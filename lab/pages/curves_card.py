@@ -75,5 +75,8 @@ class Curves(Card):
         self.pair.paint(colors)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        panes = [bokeh_pane(plot, height=310, sizing_mode="stretch_width") for plot in self.pair.figures.values()]
+        panes = [
+            bokeh_pane(plot, height=310, sizing_mode="stretch_width")
+            for plot in self.pair.figures.values()
+        ]
         return self.boxed(grid(*panes, name="lab-pair"), css_classes=["lab-card"])

@@ -27,9 +27,15 @@ class Devices(Card):
     def __init__(self, colors: Palette, schedule: Callable[[Callable[[], None]], Any]) -> None:
         super().__init__()
         self.bars = DeviceBars(colors)
-        self.pane = pn.Column(bokeh_pane(self.bars.figure), visible=False, sizing_mode="stretch_width", margin=0)
+        self.pane = pn.Column(
+            bokeh_pane(self.bars.figure), visible=False, sizing_mode="stretch_width", margin=0
+        )
         self.button = pmui.Button(
-            label="Time this machine", icon="timer", variant="outlined", size="small", margin=(8, 0, 4, 0)
+            label="Time this machine",
+            icon="timer",
+            variant="outlined",
+            size="small",
+            margin=(8, 0, 4, 0),
         )
         self.button.on_click(lambda _: self.measure())
         self.timings = DeviceTimings(self._news, schedule)
@@ -96,6 +102,10 @@ def _sorted(rows: Sequence[Timing]) -> list[tuple[str, float, bool]]:
     shown = [row for row in rows if row.batch_size in SHOWN_SIZES]
     shown.sort(key=lambda row: (row.batch_size, row.gpu))
     return [
-        (f"B = {row.batch_size}, {'GPU' if row.gpu else 'CPU'}", row.map_seconds + row.method_seconds, row.gpu)
+        (
+            f"B = {row.batch_size}, {'GPU' if row.gpu else 'CPU'}",
+            row.map_seconds + row.method_seconds,
+            row.gpu,
+        )
         for row in shown
     ]

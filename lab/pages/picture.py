@@ -20,7 +20,10 @@ class Picture(Card):
         self.digits, self.fields = DigitsPicture(colors), FieldPicture(colors)
         self.digits_pane = bokeh_pane(self.digits.figure)
         self.fields_pane = pn.Row(
-            *(bokeh_pane(plot, height=240, sizing_mode="stretch_width") for plot in self.fields.figures.values()),
+            *(
+                bokeh_pane(plot, height=240, sizing_mode="stretch_width")
+                for plot in self.fields.figures.values()
+            ),
             sizing_mode="stretch_width",
         )
         self.box = self.boxed(self.digits_pane, self.fields_pane)
@@ -53,7 +56,9 @@ class Picture(Card):
         else:
             for name in SHOWN:
                 self.fields.show(name, self._field(name, evaluation))
-            self.say(f"Sample 1 at evaluation {evaluation}: left by forward iteration, right by Anderson.")
+            self.say(
+                f"Sample 1 at evaluation {evaluation}: left by forward iteration, right by Anderson."
+            )
 
     def _read(self, live: Live, evaluation: int) -> None:
         chances = {
@@ -88,5 +93,3 @@ class Picture(Card):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.box
-
-

@@ -15,7 +15,6 @@ from lab.pages.card import STYLE, Card, bokeh_pane, grid, text
 from lab.spectra import Spectrum, SpectrumJob, drawable
 from lab.theme import Palette
 
-
 LEGEND = """<p>On a linear map the residual after k steps is p<sub>k</sub>(J) times the first one. The
 polynomial must be 1 at 1 (the cross), and Anderson chooses the rest: it becomes small where the eigenvalues
 (dots) lie. Forward iteration has no choice: its polynomial is &lambda;<sup>k</sup>, small only near 0.</p>
@@ -35,8 +34,10 @@ class Polynomial(Card):
         self.evaluation = 1
         self.job = SpectrumJob(lambda spectrum: schedule(lambda: self._arrive(spectrum)))
         self.legend = text(LEGEND, "lab-legend")
-        plane = bokeh_pane(self.plane.figure, sizing_mode=None)
-        words = pn.Column(self.note, self.legend, css_classes=["lab-words"], stylesheets=[STYLE], margin=0)
+        plane = bokeh_pane(self.plane.figure, sizing_mode="fixed")
+        words = pn.Column(
+            self.note, self.legend, css_classes=["lab-words"], stylesheets=[STYLE], margin=0
+        )
         self.box = self.boxed(grid(plane, words, name="lab-side"), noted=False)
         self.box.visible = False
 
@@ -44,7 +45,9 @@ class Polynomial(Card):
         """New runs: ask for their polynomial, or step aside."""
         problem = live.problem
         known = problem is not None and problem.spectrum is not None
-        self.box.visible = spec is not None and problem is not None and drawable(spec.problem, known)
+        self.box.visible = (
+            spec is not None and problem is not None and drawable(spec.problem, known)
+        )
         if self.box.visible and spec is not None:
             self.job.request(spec)
         else:

@@ -19,7 +19,12 @@ from lab.pages.card import STYLE, text
 from lab.pages.widgets import BoundWidget, bound_widget
 
 FOLD = {
-    "& .MuiAccordion-root": {"boxShadow": "none", "backgroundImage": "none", "border": "1px solid", "borderColor": "divider"},
+    "& .MuiAccordion-root": {
+        "boxShadow": "none",
+        "backgroundImage": "none",
+        "border": "1px solid",
+        "borderColor": "divider",
+    },
     "& .MuiAccordionSummary-root": {"minHeight": "40px", "padding": "0 12px"},
     "& .MuiAccordionSummary-content": {"margin": "8px 0"},
     "& .MuiTypography-root": {"fontSize": "14px", "fontWeight": 500},
@@ -86,13 +91,17 @@ class Rail(pn.viewable.Viewer):
         with self._quiet():
             self.problem.value, self.broyden.value = self.controls.problem, self.controls.broyden
             for name, bound in self.bound.items():
-                bound.follow(self.controls.knob(name), getattr(self.controls, name), reasons.get(name, ""))
+                bound.follow(
+                    self.controls.knob(name), getattr(self.controls, name), reasons.get(name, "")
+                )
         self.summary.object = html.escape(PROBLEMS[self.controls.problem].summary)
         self.others.object = _others(reasons)
         for name in KNOBS:
             self.bound[name].widget.visible = name not in _foreign(reasons)
         notice = self.controls.notice
-        self.notice.object = f"<div class='warning' role='alert'>{html.escape(notice)}</div>" if notice else ""
+        self.notice.object = (
+            f"<div class='warning' role='alert'>{html.escape(notice)}</div>" if notice else ""
+        )
         self.notice.visible = bool(notice)
 
     # -- layout -----------------------------------------------------------------------------------
@@ -105,7 +114,13 @@ class Rail(pn.viewable.Viewer):
             )  # fmt: skip
             button.on_click(lambda _, name=name: self.controls.preset(name))
             buttons.append(button)
-        return pn.FlexBox(*buttons, margin=(0, 0, 2, 0), sizing_mode="stretch_width", css_classes=["lab-presets"], stylesheets=[STYLE])
+        return pn.FlexBox(
+            *buttons,
+            margin=(0, 0, 2, 0),
+            sizing_mode="stretch_width",
+            css_classes=["lab-presets"],
+            stylesheets=[STYLE],
+        )
 
     def _sections(self, widgets: Mapping[str, BoundWidget]) -> list[Any]:
         rest = [name for name in widgets if name not in BIG]
@@ -121,13 +136,21 @@ class Rail(pn.viewable.Viewer):
         return parts
 
     def __panel__(self) -> pn.viewable.Viewable:
-        big = [self.bound[name].widget for name in BIG if not (self.own_map and name == "batch_size")]
+        big = [
+            self.bound[name].widget for name in BIG if not (self.own_map and name == "batch_size")
+        ]
         head = [] if self.own_map else [self.problem, self.summary, self._preset_row()]
         rest = pn.Column(
-            *self._sections(self.bound), *([] if self.own_map else [self.others]), sizing_mode="stretch_width"
+            *self._sections(self.bound),
+            *([] if self.own_map else [self.others]),
+            sizing_mode="stretch_width",
         )
         more = pmui.Accordion(
-            ("More knobs", rest), active=[], sizing_mode="stretch_width", margin=(6, 0), disable_gutters=True,
+            ("More knobs", rest),
+            active=[],
+            sizing_mode="stretch_width",
+            margin=(6, 0),
+            disable_gutters=True,
             sx=FOLD,
         )
         return pn.Column(
@@ -148,5 +171,3 @@ def _others(reasons: Mapping[str, str]) -> str:
         return ""
     items = ", ".join(html.escape(name.strip("_").replace("_", " ")) for name in names)
     return f"Knobs of other problems, without effect here: {items}."
-
-

@@ -56,16 +56,23 @@ class Shelf(pn.viewable.Viewer):
         pin.on_click(lambda _: self._say(self._pin()))
         link = _button("Copy link", "link")
         link.js_on_click(code=COPY_LINK)
-        link.on_click(lambda _: self._say("The link holds every setting and the pinned runs; it was copied."))
+        link.on_click(
+            lambda _: self._say("The link holds every setting and the pinned runs; it was copied.")
+        )
         code = _button("Copy as Python", "code")
         code.js_on_click(args={"source": self.code}, code=COPY_CODE)
-        code.on_click(lambda _: self._toggle(self.code_pane, "The code was copied; it prints the numbers of the picture."))
+        code.on_click(
+            lambda _: self._toggle(
+                self.code_pane, "The code was copied; it prints the numbers of the picture."
+            )
+        )
         png = _button("Download PNG", "image")
         png.js_on_click(args={"figures": figures}, code=PNG)
         csv = pmui.FileDownload(
-            callback=self._csv, filename="anderson-lab.csv", label="Download CSV", variant="outlined",
-            size="small", icon="table_view", margin=(0, 8, 8, 0),
+            callback=self._csv, filename="anderson-lab.csv", label="Download CSV", size="small",
+            icon="table_view", margin=(0, 8, 8, 0),
         )  # fmt: skip
+        csv.variant = "outlined"  # its constructor warns about a word that it adds by itself
         card = _button("How was this made?", "receipt_long")
         card.on_click(lambda _: self._toggle(self.card_pane, ""))
         return [pin, link, code, csv, png, card]
@@ -83,7 +90,9 @@ class Shelf(pn.viewable.Viewer):
         """New results: their code, table and cards."""
         self.live = live
         self.code.data = {"code": [code]}
-        self.code_pane.object = f"<pre tabindex='0' aria-label='Python code of this run'>{escape(code)}</pre>"
+        self.code_pane.object = (
+            f"<pre tabindex='0' aria-label='Python code of this run'>{escape(code)}</pre>"
+        )
         cards = {name: result.card for name, result in live.results.items()}
         self.card_pane.object = card_table(cards)
         self._say("")
@@ -95,7 +104,11 @@ class Shelf(pn.viewable.Viewer):
         removers = []
         for index in range(len(rows)):
             button = pmui.Button(
-                label=f"Remove run {index + 1}", icon="close", size="small", variant="text", margin=(2, 6, 0, 0)
+                label=f"Remove run {index + 1}",
+                icon="close",
+                size="small",
+                variant="text",
+                margin=(2, 6, 0, 0),
             )
             button.on_click(lambda _, index=index: self.pins.remove(index))
             removers.append(button)
@@ -121,14 +134,18 @@ class Shelf(pn.viewable.Viewer):
 
 
 def _button(label: str, icon: str) -> Any:
-    return pmui.Button(label=label, icon=icon, variant="outlined", size="small", margin=(0, 8, 8, 0))
+    return pmui.Button(
+        label=label, icon=icon, variant="outlined", size="small", margin=(0, 8, 8, 0)
+    )
 
 
 def _table(rows: list[list[str]]) -> str:
     if not rows:
         return "<p style='font-size:12.5px;color:var(--lab-muted)'>No pinned runs yet: pin one, move a slider, compare.</p>"
     head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in HEADINGS)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
@@ -142,8 +159,14 @@ def card_table(cards: Mapping[str, RunCard]) -> str:
         "date": first.date, "code": first.code_hash,
         "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items()),
     }  # fmt: skip
-    facts |= {f"spec id, {LABELS[name]}": card.spec_id or "a map of your own" for name, card in cards.items()}
-    rows = "".join(f"<tr><th scope='row'>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items())
+    facts |= {
+        f"spec id, {LABELS[name]}": card.spec_id or "a map of your own"
+        for name, card in cards.items()
+    }
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(key)}</th><td>{escape(value)}</td></tr>"
+        for key, value in facts.items()
+    )
     full = "\n\n".join(card.to_json() for card in cards.values())
     return (
         f"<table><tbody>{rows}</tbody></table><details><summary>Full run cards (JSON); "

@@ -27,9 +27,13 @@ class TimeSplit(Card):
         history = result.history
         parts = {"map": history.map_seconds, **history.part_seconds}
         count = max(result.num_evals, 1)
-        self.bars.show({key: max(float(values.sum()), 0.0) / count for key, values in parts.items()})
+        self.bars.show(
+            {key: max(float(values.sum()), 0.0) / count for key, values in parts.items()}
+        )
         if live.crossing is not None:
-            self.say(f"Mixing penalty: one mixing step costs {ratio_text(live.crossing.mixing_penalty)} the map.")
+            self.say(
+                f"Mixing penalty: one mixing step costs {ratio_text(live.crossing.mixing_penalty)} the map."
+            )
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""
@@ -57,7 +61,9 @@ class SampleMap(Card):
         words = "A row ends where its sample stopped; ticks are restarts"
         words += f", triangles {fallbacks} fallbacks." if fallbacks else "."
         if batch > 1:
-            words += f" Slowest: sample {int(result.sample_evals.argmax()) + 1}, {slowest} evaluations."
+            words += (
+                f" Slowest: sample {int(result.sample_evals.argmax()) + 1}, {slowest} evaluations."
+            )
         self.say(words)
 
     def paint(self, colors: Palette) -> None:

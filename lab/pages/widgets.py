@@ -14,9 +14,15 @@ GREEK = {
     "rho": "\N{GREEK SMALL LETTER RHO}", "eta": "\N{GREEK SMALL LETTER ETA}",
     "theta": "\N{GREEK SMALL LETTER THETA}", "eps": "\N{GREEK SMALL LETTER EPSILON}",
 }  # fmt: skip
-NAMES = {"rtol": "tolerance", "atol": "absolute tolerance", "max_iter": "most evaluations", "lambda_": "strength"}
+NAMES = {
+    "rtol": "tolerance",
+    "atol": "absolute tolerance",
+    "max_iter": "most evaluations",
+    "lambda_": "strength",
+}
 AUTO = "auto"
 STEPS = 100  # of a slider over numbers
+SEEDS = (0, 20)
 
 
 def title(knob: Knob) -> str:
@@ -53,7 +59,7 @@ class _Range(BoundWidget):
     """A linear slider that grows when a value from elsewhere lies outside it."""
 
     def show(self, knob: Knob, value: Any) -> None:
-        low, high = knob.slider_range or (0, 1)
+        low, high = SEEDS if knob.name == "seed" else knob.slider_range or (0, 1)
         number = low if value is None else value
         integer = knob.kind == "integer"
         step: float = 1
@@ -64,7 +70,9 @@ class _Range(BoundWidget):
             low = max(low, step) if knob.exclusive_minimum else low
         start, end = min(low, number), max(high, number)
         kind = int if integer else float
-        self.widget.param.update(start=kind(start), end=kind(end), step=kind(step), value=kind(number))
+        self.widget.param.update(
+            start=kind(start), end=kind(end), step=kind(step), value=kind(number)
+        )
 
 
 class _Decades(BoundWidget):
@@ -77,8 +85,7 @@ class _Decades(BoundWidget):
         options = _grid(knob)
         if value is not None and not any(math.isclose(value, old) for old in options):
             options = sorted([*options, value])
-        shown: dict[str, Any] = {f"{option:.0e}".replace("e-0", "e-"): option for option in options}
-        shown = {_text(option): option for option in options}
+        shown: dict[str, Any] = {_text(option): option for option in options}
         if knob.optional:
             shown = {AUTO: AUTO} | shown
         near = AUTO if value is None else min(options, key=lambda option: abs(option - value))
@@ -109,13 +116,12 @@ def bound_widget(knob: Knob, declared: Knob) -> BoundWidget:
         from lab.controls import devices
 
         choices = devices() if declared.name == "device" else list(declared.choices)
-        return BoundWidget(knob, pmui.Select(options=choices, size="small", **common | {"margin": (8, 0, 4, 0)}))
+        return BoundWidget(
+            knob, pmui.Select(options=choices, size="small", **common | {"margin": (8, 0, 4, 0)})
+        )
     if declared.kind == "switch":
         return BoundWidget(knob, pmui.Switch(**common))
     if declared.log:
         return _Decades(knob, pmui.DiscreteSlider(options=[0, 1], size="small", **common))
-    if declared.slider_range is None or declared.name == "seed":
-        kind = pmui.IntInput if declared.kind == "integer" else pmui.FloatInput
-        return BoundWidget(knob, kind(size="small", **common | {"margin": (10, 0, 4, 0)}))
     kind = pmui.IntSlider if declared.kind == "integer" else pmui.FloatSlider
     return _Range(knob, kind(start=0, end=1, value=0, **common))

@@ -1,0 +1,401 @@
+"""The Convergence page: what its parts do, and what a visitor sees in a browser."""
+
+import math
+import queue
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from andersonn_core import METHODS, PROBLEMS, Anderson, SolveSpec
+from lab import words
+from lab.controls import PRESETS, Controls
+from lab.figures.curves import CurvePair
+from lab.pages import Convergence
+from lab.pins import MOST, Pin, Pins
+from lab.runner import Runner, Update
+from lab.spectra import compute
+from lab.theme import DARK, LABELS, LIGHT
+from lab.traces import Trace, columns_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+# Findings in panel-material-ui's own elements, which we can't change from here.
+NOT_OURS = {"aria-progressbar-name", "aria-prohibited-attr", "empty-heading"}
+
+
+# -- without a browser ------------------------------------------------------------------------------
+
+
+def relative_luminance(color: str) -> float:
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((relative_luminance(one), relative_luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
+def test_all_words_have_a_contrast_of_4_5_to_1(colors):
+    inks = [stroke.ink for stroke in colors.strokes.values()]
+    for ink in (*inks, colors.text, colors.muted, colors.good, colors.warn, colors.bad):
+        assert contrast(ink, colors.paper) >= 4.5, ink
+        assert contrast(ink, colors.canvas) >= 4.5, ink
+
+
+@pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
+def test_methods_differ_in_color_dash_and_marker(colors):
+    assert set(colors.strokes) == set(LABELS) <= set(METHODS)
+    for kind in ("color", "dash", "marker"):
+        assert len({getattr(stroke, kind) for stroke in colors.strokes.values()}) == 3
+
+
+class FakeRows:
+    def __init__(self, residual: np.ndarray, first: int = 1) -> None:
+        self.evaluation = np.arange(first, first + len(residual))
+        self.seconds = self.evaluation * 0.01
+        self.relative_residual = residual
+
+
+def test_a_sample_that_stopped_holds_its_level_and_the_median_ends_at_the_tolerance():
+    nan = math.nan
+    residual = np.array([[1, 1, 1.0], [1e-7, 0.1, 0.2], [nan, 1e-7, 0.1], [nan, nan, 1e-7]])
+    columns = Trace(1e-6).extend(FakeRows(residual))
+    assert columns["median"][:3] == [1, 0.1, 1e-7]
+    assert math.isnan(columns["median"][3])
+    assert columns["worst"] == [1, 0.2, 0.1, 1e-7]
+
+
+def test_rows_that_arrive_twice_are_drawn_once():
+    trace = Trace(1e-6)
+    trace.extend(FakeRows(np.ones((5, 2))))
+    columns = trace.extend(FakeRows(np.ones((4, 2)), first=3))
+    assert columns["evaluation"] == [6]
+
+
+def test_an_exact_zero_and_an_infinite_residual_can_be_drawn():
+    columns = Trace(0.0).extend(FakeRows(np.array([[math.inf], [1.0], [0.0]])))
+    assert math.isnan(columns["median"][0])
+    assert columns["median"][2] > 0
+
+
+def page_of(**values):
+    """The page without a browser, and a function that runs it until its runs have ended."""
+    calls: queue.Queue = queue.Queue()
+    controls = Controls()
+    controls.apply({"problem": "tanh", "size": 16, "batch_size": 4} | values)
+    view = Convergence(controls, LIGHT, lambda publish: Runner(publish, calls.put), calls.put)
+
+    def settle(seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                calls.get(timeout=0.05)()
+            except queue.Empty:
+                if view.live.complete and not view.runner.running:
+                    return
+        pytest.fail("the runs did not end")
+
+    view.submit()
+    settle()
+    return view, settle
+
+
+def test_both_curves_end_where_their_results_end():
+    view, _ = page_of()
+    for name, result in view.live.results.items():
+        data = view.curves.pair.live[name].data
+        assert list(data["evaluation"]) == list(range(1, result.num_evals + 1))
+        _, columns = columns_of(result, view.live.tolerance)
+        np.testing.assert_equal(data["median"], columns["median"])
+    assert "4 samples" in view.answer.headline.object
+
+
+def test_axes_stand_still_until_the_runs_have_ended():
+    view, settle = page_of()
+    pair = view.curves.pair
+    before = [(axis.start, axis.end) for axis in (*pair.x.values(), pair.y)]
+    view.controls.apply({"gain": 1.3, "window": 2})
+    view._begin()
+    for first in (1, 101, 201):  # far beyond the axis
+        trace = view.live.traces.setdefault("anderson", Trace(1e-6))
+        pair.stream("anderson", trace.extend(FakeRows(np.full((100, 4), 0.5), first)))
+        pair.label_ends(view.live.traces)
+    assert [(axis.start, axis.end) for axis in (*pair.x.values(), pair.y)] == before
+    settle()
+
+
+def test_a_superseded_curve_stays_pale_until_the_new_one_stands():
+    view, settle = page_of()
+    pair = view.curves.pair
+    old = list(pair.live["anderson"].data["median"])
+    view._begin()
+    assert list(pair.ghost["anderson"].data["median"]) == old
+    assert not len(pair.live["anderson"].data["median"])
+    view.submit()
+    settle()
+    assert not len(pair.ghost["anderson"].data["median"])
+
+
+def test_the_crossover_is_marked_on_the_curve_and_said_in_words():
+    view, _ = page_of(problem="affine", size=100, spectral_radius=0.99, max_iter=3000)
+    point = view.live.crossing
+    assert point.kind == "at"
+    mark = view.curves.pair.crossing["seconds"].data
+    assert mark["x"] == [pytest.approx(point.seconds)]
+    assert mark["text"][0].startswith("ahead after")
+    assert point.sentence.split(".")[0] in view.answer.verdict.object
+
+
+def test_the_answer_says_when_memory_does_harm():
+    view, _ = page_of(problem="newton", batch_size=16)
+    assert "Here none" in view.answer.headline.object or "harm" in view.answer.headline.object
+
+
+def test_errors_are_a_sentence_and_a_button_and_their_text_is_escaped():
+    view, settle = page_of()
+    view._begin()
+    error = "The map raised ValueError: <img src=x onerror=alert(1)>."
+    view.publish([Update(1, name, error=error, reset=not i) for i, name in enumerate(view.specs)])
+    assert view.answer.start_over.visible
+    assert "&lt;img" in view.answer.verdict.object
+    assert "<img" not in view.answer.verdict.object
+    view.start_over()
+    settle()
+    assert not view.answer.start_over.visible
+
+
+def test_scrubbing_moves_every_figure():
+    view, _ = page_of(problem="poisson", size=12, batch_size=1, max_iter=400)
+    view.scrub(3)
+    pair = view.curves.pair
+    assert pair.cursors["evaluation"].visible and pair.cursors["evaluation"].location == 3
+    assert pair.cursors["seconds"].location == view.live.seconds_at("anderson", 3)
+    first = view.picture.fields.sources["anderson"].data["image"][0].copy()
+    view.scrub(9)
+    assert np.abs(view.picture.fields.sources["anderson"].data["image"][0] - first).max() > 0
+    assert view.samples.map.cursor.location == 9
+
+
+def test_playback_steps_and_stops_at_the_end():
+    view, _ = page_of()
+    playback = view.playback
+    playback.go(2)
+    assert view.curves.pair.cursors["evaluation"].location == 2
+    playback.go(10**9)
+    assert playback.slider.value == playback.slider.end == view.live.longest
+    playback._tick()
+    assert playback.slider.value == playback.slider.end
+
+
+def test_digits_are_read_at_every_evaluation():
+    view, settle = page_of(problem="digits_deq", batch_size=3, rtol=1e-2, max_iter=60)
+    assert view.picture.box.visible
+    settled = list(view.picture.digits.reads["anderson"].data["text"])
+    assert settled == [str(int(label)) for label in view.live.problem.labels]
+    view.scrub(1)
+    assert len(view.picture.digits.reads["picard"].data["text"]) == 3
+    assert "1.1e" not in view.picture.note.object
+
+
+@pytest.mark.parametrize("name", ["affine", "rotation", "tanh"])
+def test_the_polynomial_of_small_maps_is_small_at_the_eigenvalues_in_the_end(name):
+    spec = SolveSpec(
+        problem=PROBLEMS[name](**({"size": 6} if name != "rotation" else {})), rtol=1e-6
+    )
+    spectrum = compute(spec)
+    assert spectrum.largest[0] == pytest.approx(1)
+    assert spectrum.largest[-1] < 1e-2
+    assert spectrum.magnitude.shape[1] % 2 == 1
+
+
+def test_pins_are_at_most_eight_and_a_table_of_what_differs():
+    changes = []
+    pins = Pins(lambda: changes.append(1))
+    base = SolveSpec(problem=PROBLEMS["tanh"](size=8, batch_size=2))
+    for window in range(MOST + 1):
+        spec = base.replace(method=Anderson(window=window))
+        said = pins.add(Pin.of(spec, spec.run()))
+    assert len(pins.items) == MOST and "remove one" in said
+    assert [row[3] for row in pins.rows()] == [str(window) for window in range(MOST)]
+    lines, labels = pins.lines(DARK)
+    assert len(lines) == len(labels) == MOST
+    pins.remove(0)
+    assert len(pins.items) == MOST - 1 and len(changes) == MOST + 1
+
+
+def test_painting_changes_every_line():
+    pair = CurvePair(LIGHT, 1e-6)
+    pair.paint(DARK)
+    colors = {r.glyph.line_color for name in pair.renderers for r in pair.renderers[name][3:5]}
+    assert colors == {stroke.color for stroke in DARK.strokes.values()}
+
+
+def test_words_have_at_most_three_significant_digits():
+    view, _ = page_of()
+    markup = view.answer.headline.object + view.answer.verdict.object + view.answer.tiles.object
+    markup = re.sub(r"style='[^']*'", "", markup)
+    for number in re.findall(r"\d+\.\d+|\d+", markup):
+        assert len(number.replace(".", "").strip("0")) <= 3, number
+    assert words.steps(0) == "no past step" and words.steps(1) == "1 past step"
+
+
+# -- in a browser -----------------------------------------------------------------------------------
+
+
+def opened(page: "Page", url: str, query: str = "?problem=tanh") -> None:
+    """Go there and wait until the runs have ended."""
+    page.goto(url + query)
+    answered(page)
+
+
+def answered(page: "Page", pattern: str = ".") -> str:
+    """Wait for an answer that is not pale and matches; returns it."""
+    answer = page.locator(".lab-answer:not(.lab-stale) p").filter(has_text=re.compile(pattern))
+    answer.wait_for(timeout=40_000)
+    return answer.inner_text()
+
+
+def curve(page: "Page", name: str) -> list:
+    """The median of a live curve as the browser has it."""
+    return page.evaluate(
+        """name => Array.from(Bokeh.documents[0].get_model_by_name('curve ' + name).data.median)""",
+        name,
+    )
+
+
+def test_the_page_opens_on_digits_already_solved_with_the_three_sliders_in_reach(page, lab_server):
+    opened(page, lab_server.url, "")
+    assert page.locator("h1").all_inner_texts() == [words.QUESTION]
+    assert "16 digits" in answered(page)
+    for name in ("picard", "anderson"):
+        assert len(curve(page, name)) > 20
+    sliders = page.locator("input[type=range]:visible")
+    names = [slider.get_attribute("aria-label") for slider in sliders.all()]
+    assert names[:3] == ["window m", "mixing \u03b2", "batch size B"]
+    page.locator(".lab-verdict p").wait_for()
+    assert page.locator(".lab-tiles").get_by_text("same equilibrium").count() == 1
+
+
+def test_a_slider_a_preset_and_the_scrubber_change_what_is_shown(page, lab_server):
+    opened(page, lab_server.url)
+    old = curve(page, "anderson")
+    window = page.get_by_label("window m", exact=True)
+    window.focus()
+    window.press("ArrowRight")
+    answered(page, "With 6 past steps")
+    assert curve(page, "anderson") != old
+    assert "window=6" in page.url and "problem=tanh" in page.url
+    page.get_by_role("button", name="One step back").click()
+    page.wait_for_function(
+        "Bokeh.documents[0].all_models.size === undefined || "
+        "[...Bokeh.documents[0].all_models].some(m => m.type === 'Span' && m.visible && m.dimension === 'height')"
+    )
+    page.get_by_role("button", name="forward wins").click()
+    answered(page, "forward iteration needs")
+    assert "problem=newton" in page.url
+
+
+def test_a_link_with_nonsense_is_explained_escaped_and_used_as_far_as_it_goes(page, lab_server):
+    attack = "<img src=x onerror=window.hacked=1>"
+    opened(
+        page,
+        lab_server.url,
+        f"?problem=tanh&window=999&mixing=0.7&{attack}={attack}&dtype={attack}",
+    )
+    warning = page.locator(".warning").first.inner_text()
+    assert "999" in warning and "0 to 100" in warning
+    assert page.evaluate("window.hacked") is None
+    assert page.get_by_label("mixing \u03b2", exact=True).input_value() == "0.7"
+    assert "mixing=0.7" in page.url and "999" not in page.url
+
+
+def test_a_client_that_sends_values_out_of_range_is_refused_in_words(page, lab_server):
+    opened(page, lab_server.url)
+    page.evaluate(
+        """() => { for (const model of Bokeh.documents[0].all_models)
+             if (model.data && model.data.label === 'batch size B') model.data.value = 100000 }"""
+    )
+    page.locator(".lab-notice").get_by_text("100000 is not allowed").wait_for()
+    assert "16 samples" in answered(page)
+
+
+def test_pins_go_into_the_table_and_into_the_link_and_code_and_card_unfold(page, lab_server):
+    opened(page, lab_server.url)
+    page.get_by_role("button", name="Pin this run").click()
+    page.get_by_role("cell", name="Random tanh layer").wait_for()
+    page.wait_for_url("**pin=**")
+    page.get_by_role("button", name="How was this made?").click()
+    page.get_by_text("Full run cards").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    rows = Path(download.value.path()).read_text().splitlines()
+    assert rows[0].startswith("method,evaluation,sample") and len(rows) > 100
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download PNG").click()
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+    page.goto(page.url)
+    page.get_by_role("cell", name="Random tanh layer").wait_for(timeout=40_000)
+
+
+def test_the_theme_reaches_figures_and_all_is_accessible_in_both(page, lab_server):
+    opened(page, lab_server.url)
+    page.get_by_role("button", name="More knobs").click()
+    page.get_by_label("tolerance", exact=True).wait_for()
+    for colors in (LIGHT, DARK):
+        if colors.dark:
+            page.get_by_role("button", name="Toggle theme").click()
+        page.wait_for_function(
+            "color => [...Bokeh.documents[0].all_models].filter(m => m.type === 'Figure')"
+            ".every(m => m.background_fill_color === color)", arg=colors.paper,
+        )  # fmt: skip
+        assert findings(page) == []
+
+
+def findings(page: "Page") -> list[str]:
+    """Serious and critical findings of axe-core in elements of ours."""
+    page.evaluate(AXE.read_text())
+    violations = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    bad = [each for each in violations if each["impact"] in ("serious", "critical")]
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:200]}"
+        for each in bad
+        if each["id"] not in NOT_OURS
+    ]
+
+
+def test_every_control_is_reached_with_the_tab_key(page, lab_server):
+    opened(page, lab_server.url)
+    names = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        names.add(page.evaluate(DEEPEST))
+    wanted = [
+        "window m",
+        "mixing \u03b2",
+        "batch size B",
+        "Play",
+        "evaluation",
+        "Pin this run",
+        "Copy link",
+    ]
+    wanted += [*PRESETS, "More knobs", "Toggle theme"]
+    assert [
+        name for name in wanted if not any(name.lower() in seen.lower() for seen in names)
+    ] == []
+
+
+DEEPEST = """() => {
+  let element = document.activeElement
+  while (element && element.shadowRoot && element.shadowRoot.activeElement)
+    element = element.shadowRoot.activeElement
+  return (element.getAttribute('aria-label') || element.innerText || element.tagName || '').trim()
+}"""
