@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class Step:
 
 class SolveKnobs(Spec):
     """The knobs of the driver itself."""
+
+    title: ClassVar[str] = "solve"
 
     rtol: float = knob(
         1e-6, "Stop a sample when ||f(z) - z|| <= atol + rtol ||f(z)||.",
@@ -148,6 +150,8 @@ class Driver:
         g = f_z - self.evaluated.to(f_z.dtype)
         norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (g, f_z)])
         residual, scale = norms.double().cpu().numpy()
+        _rescue(residual, g)
+        _rescue(scale, f_z)
         return residual, np.maximum(scale, torch.finfo(f_z.dtype).tiny)
 
     def _judge(self, f_z: Tensor) -> tuple[Floats, Floats, Flags]:  # (A, n)
@@ -313,6 +317,19 @@ class Driver:
         rate = (rows.gather(0, last) / rows.gather(0, last - 1))[0]
         own = getattr(self.method, "mixing", 1.0) / (1 - rate).clamp(min=0)
         return torch.where(torch.isnan(stretch), own, stretch)
+
+
+def _rescue(norms: Floats, rows: Tensor) -> None:  # (A,), (A, n)
+    """In place: norms again, scaled by the largest entry, where squares under- or overflow.
+
+    In float32 a residual below 1e-22 would read 0, a convergence that nobody has reached.
+    """
+    limits = torch.finfo(rows.dtype)
+    odd = ~((norms > 1e3 * limits.tiny**0.5) & (norms < 1e-3 * limits.max**0.5))
+    if odd.any() and rows.shape[1]:
+        values = rows[torch.from_numpy(odd).to(rows.device)].double()
+        peak = values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        norms[odd] = (peak[:, 0] * torch.linalg.vector_norm(values / peak, dim=1)).cpu().numpy()
 
 
 def _of_answer(history: History, status: Any, start: int) -> tuple[Tensor, Tensor]:  # (B,), (B,)

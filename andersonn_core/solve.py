@@ -20,6 +20,8 @@ from andersonn_core.specs import KnobError, Spec, knob
 class SolveSpec(SolveKnobs):
     """A problem, a method and the driver's knobs: one rerunnable solve."""
 
+    title: ClassVar[str] = "SolveSpec"
+
     problem: InstanceOf[ProblemSpec] = knob(doc="The fixed-point problem, from PROBLEMS.")
     method: InstanceOf[MethodSpec] = knob(Anderson(), "The method, from METHODS.")
 
@@ -74,6 +76,7 @@ def solve(
     should_stop: Callable[[], bool] | None = None,
     compact: bool = False,
     profile: bool = False,
+    **misspelled: Any,
 ) -> SolveResult:
     """Find z = f(z) for each sample; stop a sample when ||f(z) - z|| <= atol + rtol ||f(z)||.
 
@@ -101,6 +104,7 @@ def solve(
         batch_dims=batch_dims,
         compact=compact,
         profile=profile,
+        **misspelled,
     )
     name = f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__qualname__)}"
     record = knobs.to_dict() | {"problem": None, "map": name, "method": method.to_dict()}

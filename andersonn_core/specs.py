@@ -109,6 +109,7 @@ class Spec(BaseModel):
 
     name: ClassVar[str] = ""  # the key in the table that lists it (METHODS, PROBLEMS)
     label: ClassVar[str] = ""  # how a person reads it
+    title: ClassVar[str] = ""  # what messages call it; empty: the name of the class
 
     if not TYPE_CHECKING:  # pydantic's own signature is what type checkers should see
 
@@ -140,7 +141,9 @@ class Spec(BaseModel):
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The spec that `to_dict` described; raises KnobError as the constructor does."""
         if not isinstance(record, Mapping):
-            raise KnobError(f"{cls.__name__}: a record of knobs by name was expected, not {record!r}.")
+            raise KnobError(
+                f"{cls.__name__}: a record of knobs by name was expected, not {record!r}."
+            )
         return cls(**{key: value for key, value in record.items() if key != "name"})
 
     @classmethod
@@ -159,7 +162,9 @@ class Spec(BaseModel):
         for key, declared in self.knobs().items():
             value = getattr(self, key)
             if declared.identity:
-                record[key] = value._identity() if isinstance(value, Spec) else _unsigned_zero(value)
+                record[key] = (
+                    value._identity() if isinstance(value, Spec) else _unsigned_zero(value)
+                )
         return record
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
@@ -219,20 +224,21 @@ def _explain(cls: type[Spec], error: ValidationError) -> str:
 
 def _sentence(cls: type[Spec], detail: ErrorDetails) -> str:
     """One line: class, knob, symbol, value, allowed range and what to do."""
+    title = cls.title or cls.__name__
     name = str(detail["loc"][0]) if detail["loc"] else ""
     knobs = cls.knobs()
     if name not in knobs:
         if not name:
-            return f"{cls.__name__}: {detail['msg'].removeprefix('Value error, ')}"
+            return f"{title}: {detail['msg'].removeprefix('Value error, ')}"
         near = difflib.get_close_matches(name, knobs, n=1)
         remedy = f"did you mean '{near[0]}'?" if near else f"its knobs are {', '.join(knobs)}."
-        return f"{cls.__name__} has no knob '{name}': {remedy}"
+        return f"{title} has no knob '{name}': {remedy}"
     declared, value = knobs[name], detail["input"]
     symbol = f" ({declared.symbol})" if declared.symbol else ""
     if detail["type"] == "missing":
-        return f"{cls.__name__}.{name}{symbol} is required: {declared.doc}"
+        return f"{title}.{name}{symbol} is required: {declared.doc}"
     remedy = _remedy(declared, value)
-    what = f"{cls.__name__}.{name}{symbol} = {value!r}"
+    what = f"{title}.{name}{symbol} = {value!r}"
     return f"{what} is not allowed: it must be {declared.range_text}. {remedy}"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
 import torch
+from tornado.websocket import WebSocketClosedError
 
 from andersonn_core.runcard import device_name
 from lab.controls import Controls
@@ -30,12 +32,21 @@ HEADER = {
 LOADER = "#loader:not(.error) { background: none !important; pointer-events: none } #loader .spinner { display: none }"
 
 
+def _of_a_closed_tab(record: logging.LogRecord) -> bool:
+    """Whether a log record says no more than that a visitor left while something was being sent."""
+    return bool(record.exc_info) and isinstance(record.exc_info[1], WebSocketClosedError)
+
+
+logging.getLogger("asyncio").addFilter(lambda record: not _of_a_closed_tab(record))
+
+
 class Shell:
     """One visitor's controls, page and frame."""
 
     def __init__(self, document: Any) -> None:
         self.controls = Controls()
         self.notes = from_query(self._query(), self.controls, known=KNOWN)
+        self.controls.notice = ""  # the page says it above everything else
         pins, pin_notes = pins_from_query(self._query())
         dark = pn.config.theme == "dark"
         schedule, present = document.add_next_tick_callback, presence(document)
@@ -53,7 +64,7 @@ class Shell:
         self.controls.param.watch(lambda _: self._sync(), "revision")
         self.view.pins_changed = self._sync
         if self.notes:
-            pn.state.onload(self._sync)  # the address keeps only what could be used
+            self.view.ended = self._sync  # the address keeps only what could be used
         self.view.submit()
 
     def _query(self) -> str:

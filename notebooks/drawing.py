@@ -6,6 +6,7 @@ import html
 import inspect
 import math
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,6 @@ class Curves:
             for axis, x in pair.x.items():
                 x.end = 1.6 * max(pair.ends.data[f"x_{axis}"])
         pair.label_ends(traces)
-        for label, x in zip(pair.tolerance_labels, pair.x.values(), strict=True):
-            label.x = x.end  # by itself it follows only what changes the range
         if point is not None and point.by_seconds.kind == "at":
             by = {"evaluation": point.by_evaluations, "seconds": point.by_seconds}
             pair.mark_crossing({axis: _crossing(axis, where) for axis, where in by.items()})
@@ -382,4 +381,18 @@ def served(page: Any, height: int = 1000) -> IFrame:
         address="127.0.0.1", port=port, websocket_origin=[f"127.0.0.1:{port}"], threaded=True,
         show=False, verbose=False,
     )  # fmt: skip
+    _wait_until_it_listens(port)
     return IFrame(f"http://127.0.0.1:{port}/", WIDTH + 120, height)
+
+
+def _wait_until_it_listens(port: int, seconds: float = 30.0) -> None:
+    """The server starts in its thread; a frame that asks too early stays empty."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

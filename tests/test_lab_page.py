@@ -315,7 +315,7 @@ def test_a_link_with_nonsense_is_explained_escaped_and_used_as_far_as_it_goes(pa
     assert "999" in warning and "0 to 100" in warning
     assert page.evaluate("window.hacked") is None
     assert page.get_by_label("mixing \u03b2", exact=True).input_value() == "0.7"
-    assert "mixing=0.7" in page.url and "999" not in page.url
+    page.wait_for_url(lambda address: "mixing=0.7" in address and "999" not in address)
 
 
 def test_a_client_that_sends_values_out_of_range_is_refused_in_words(page, lab_server):
@@ -357,6 +357,7 @@ def test_the_theme_reaches_figures_and_all_is_accessible_in_both(page, lab_serve
             "color => [...Bokeh.documents[0].all_models].filter(m => m.type === 'Figure')"
             ".every(m => m.background_fill_color === color)", arg=colors.paper,
         )  # fmt: skip
+        page.wait_for_timeout(600)  # the theme fades
         assert findings(page) == []
 
 

@@ -226,3 +226,22 @@ def test_the_solution_is_not_in_the_notebook():
     text = (ROOT / "notebooks" / "01_anderson.py").read_text()
     assert "dg @ dg" not in text and "source_hidden" in text
     assert torch.is_tensor(ANDERSON_01.solution(*torch.rand(4, 3)))
+
+
+SERVE = """
+import sys, urllib.request
+sys.path.insert(0, sys.argv[1])
+import drawing, numpy
+from lab import explore
+
+frame = drawing.served(explore(numpy.cos, numpy.zeros((1, 1)), name="cosines"))
+answer = urllib.request.urlopen(frame.src, timeout=60)
+print(answer.status, "<title>cosines" in answer.read().decode().replace("\\n", "").replace("  ", ""))
+"""
+
+
+@pytest.mark.slow
+def test_a_served_page_answers_as_soon_as_its_frame_is_shown():
+    command = [sys.executable, "-c", SERVE, ROOT / "notebooks"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    assert done.stdout.strip() == "200 True", done.stdout + done.stderr

@@ -122,7 +122,7 @@ def test_a_new_knob_needs_one_declaration():
 )
 def test_a_misspelled_knob_is_refused_with_the_closest_name(spec, wrong, right):
     message = refusal(spec, **{wrong: 1})
-    assert message == f"{spec.__name__} has no knob '{wrong}': did you mean '{right}'?"
+    assert message == f"{spec.title or spec.__name__} has no knob '{wrong}': did you mean '{right}'?"
 
 
 def test_a_knob_that_resembles_none_is_refused_with_the_list():
@@ -140,7 +140,7 @@ def test_values_out_of_range_are_refused_with_name_value_and_range(spec, name):
     for value in beyond:
         value = int(value) if declared.kind == "integer" else float(value)
         message = refusal(spec, **{name: value})
-        for part in (f"{spec.__name__}.{name}", repr(value), declared.range_text, "must be"):
+        for part in (f"{spec.title or spec.__name__}.{name}", repr(value), declared.range_text, "must be"):
             assert part in message
         assert message.endswith(".") and message.count(".") >= 2  # a remedy follows
 
@@ -151,7 +151,7 @@ def test_what_is_no_number_is_refused_as_one(spec, name):
         if value is None and spec.knobs()[name].optional:
             continue
         message = refusal(spec, **{name: value})
-        assert f"{spec.__name__}.{name}" in message and repr(value) in message
+        assert f"{spec.title or spec.__name__}.{name}" in message and repr(value) in message
         assert "Give an integer" in message or "Give a number" in message
 
 
@@ -333,3 +333,8 @@ def test_replace_of_a_part_and_of_its_knobs_go_together():
 def test_replace_validates_as_the_constructor_does(name, value, message):
     with pytest.raises(KnobError, match=message):
         SolveSpec(problem=SMALL["affine"]).replace(**{name: value})
+
+
+def test_a_misspelled_keyword_of_solve_is_refused_with_the_closest_name():
+    with pytest.raises(KnobError, match="solve has no knob 'rtoll': did you mean 'rtol'"):
+        solve(lambda z: z, torch.zeros(1, 1), rtoll=1e-3)

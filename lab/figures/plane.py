@@ -19,7 +19,7 @@ from lab.theme import FONT, Palette
 
 DECADES_SHOWN = 5.0
 FRAME = 300  # pixels across the longer side
-AROUND = (130, 64)  # pixels for axes and color bar
+LEFT, RIGHT, TOP, BOTTOM = 66, 74, 8, 56  # pixels for axes and color bar: more than they need
 
 
 class Plane:
@@ -31,8 +31,8 @@ class Plane:
         self.eigenvalues = ColumnDataSource({"x": [], "y": []})
         self.mapper = LinearColorMapper(palette=list(colors.heat), low=-DECADES_SHOWN, high=0)
         self.figure = bare_figure(
-            x_range=self.x, y_range=self.y, sizing_mode="fixed",
-            width=FRAME + AROUND[0], height=FRAME + AROUND[1], frame_width=FRAME, frame_height=FRAME,
+            x_range=self.x, y_range=self.y, sizing_mode="fixed", min_border_left=LEFT,
+            min_border_right=RIGHT, min_border_top=TOP, min_border_bottom=BOTTOM,
             x_axis_label="real part", y_axis_label="imaginary part",
         )  # fmt: skip
         self.figure.grid.visible = False
@@ -74,8 +74,8 @@ class Plane:
         scale = FRAME / max(
             right - left, top - bottom
         )  # the same on both axes: circles stay circles
-        self.figure.frame_width = round(scale * (right - left))
-        self.figure.frame_height = round(scale * (top - bottom))
+        self.figure.width = round(scale * (right - left)) + LEFT + RIGHT
+        self.figure.height = round(scale * (top - bottom)) + TOP + BOTTOM
         self.x.start, self.x.end, self.y.start, self.y.end = left, right, bottom, top
         self.eigenvalues.data = {"x": eigenvalues.real, "y": eigenvalues.imag}
         self.dots.size = 7 if len(eigenvalues) <= 100 else 4 if len(eigenvalues) <= 500 else 2.5
