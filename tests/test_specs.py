@@ -7,9 +7,19 @@ import sys
 from typing import Literal
 
 import pytest
+import torch
 from cases import SMALL
 
-from andersonn_core import METHODS, PROBLEMS, Anderson, Broyden, KnobError, Picard, SolveSpec
+from andersonn_core import (
+    METHODS,
+    PROBLEMS,
+    Anderson,
+    Broyden,
+    KnobError,
+    Picard,
+    SolveSpec,
+    solve,
+)
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.specs import Knob, Spec, knob
 
