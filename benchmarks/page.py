@@ -2,7 +2,7 @@
 
 Headless Chromium, the server and the solves share this machine's cores, so the figures are
 pessimistic. A move is one key press on the window slider; its answer is the first frame, after the
-browser has painted it, in which both curves show a point of their new runs. The server forgets what
+browser has drawn it, in which both curves show a point of their new runs. The server forgets what
 it has solved: otherwise forward iteration, which the window does not change, would be no news.
 """
 
@@ -34,45 +34,51 @@ KEYS = ["ArrowRight"] * 4 + ["ArrowLeft"] * 4  # window 5 -> 9 -> 5
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-# A run is told from another by the seconds of its first point, which no two runs share.
+# A run is told from another by the seconds of its first point, which no two runs share. An answer
+# is on the canvas when Bokeh's figure of residual against evaluations has painted it.
 HOOK = """
 () => {
   const sources = {}, markers = {circle: 'anderson', square: 'picard'};
-  for (const doc of Bokeh.documents) for (const model of doc._all_models.values()) {
-    const glyph = model.type === 'GlyphRenderer' ? model.glyph : null;
-    if (!glyph || glyph.type !== 'Scatter') continue;
-    if (glyph.x?.field !== 'evaluation' || glyph.y?.field !== 'median') continue;
-    const name = markers[glyph.marker?.value ?? glyph.marker];
+  const views = new Set();
+  const walk = (view) => {
+    if (!view || views.has(view)) return;
+    views.add(view);
+    for (const child of [...(view.children?.() ?? []), ...(view.child_views ?? [])]) walk(child);
+  };
+  for (const view of Bokeh.index) walk(view);
+  const isCurve = (model) => model.type === 'GlyphRenderer' && model.glyph.type === 'Scatter'
+    && model.glyph.x?.field === 'evaluation' && model.glyph.y?.field === 'median';
+  const plot = [...views].find((view) => view._actual_paint && view.model.renderers?.some(isCurve));
+  if (!plot) return [];
+  for (const model of plot.model.renderers.filter(isCurve)) {
+    const name = markers[model.glyph.marker?.value ?? model.glyph.marker];
     if (name) sources[name] = model.data_source;
   }
   const first = (name) => {
     const seconds = sources[name].data.seconds; return seconds.length ? seconds[0] : null;
   };
-  const lab = window.lab = {
-    names: Object.keys(sources), started: null, old: {}, hit: {}, times: {}, frames: 0, due: false,
-  };
-  const painted = (then) => requestAnimationFrame(() => {
-    const channel = new MessageChannel();
-    channel.port1.onmessage = then; channel.port2.postMessage(0);
-  });
-  for (const name of lab.names) {
-    const changed = () => {
-      if (!lab.due) { lab.due = true; painted(() => { lab.due = false; lab.frames += 1; }); }
-      const now = first(name);
-      if (lab.started === null || now === null || now === lab.old[name] || lab.hit[name]) return;
-      lab.hit[name] = true;
-      const started = lab.started;
-      const show = () => { lab.times[name] = performance.now() - started; };
-      painted(() => { if (lab.started === started) show(); });
-    };
+  const names = Object.keys(sources);
+  const lab = window.lab = {started: null, old: {}, times: {}, frames: 0, changed: false};
+  for (const name of names) {
+    const changed = () => { lab.changed = true; };
     sources[name].streaming.connect(changed);
     sources[name].properties.data.change.connect(changed);
   }
+  const paint = plot._actual_paint;
+  plot._actual_paint = function (...given) {
+    const result = paint.apply(this, given), now = performance.now();
+    if (lab.changed) { lab.changed = false; lab.frames += 1; }
+    if (lab.started !== null) for (const name of names) {
+      const run = first(name);
+      if (run !== null && run !== lab.old[name]) lab.times[name] ??= now - lab.started;
+    }
+    return result;
+  };
   window.addEventListener('keydown', (event) => {
-    lab.started = event.timeStamp; lab.hit = {}; lab.times = {};
-    for (const name of lab.names) lab.old[name] = first(name);
+    lab.started = event.timeStamp; lab.times = {};
+    for (const name of names) lab.old[name] = first(name);
   }, true);
-  return lab.names.sort();
+  return names.sort();
 }
 """
 

@@ -15,6 +15,7 @@ from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import Knob, KnobError, Spec
+from lab.presets import OPENING, PRESETS
 
 MAX_BYTES = 512 * 2**20  # of one solve's workspace and history: what a page grants one visitor
 ROW_BYTES = 8192  # one history row's own objects
@@ -24,23 +25,6 @@ FIXED = {"profile": True}  # the page draws the parts of the method's time, so i
 SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "broyden")  # they make the product
 MOST_LISTED = 12  # names that a sentence lists
 HISTORY_KNOBS = ("regularization", "restart", "period", "delay", "least_squares", "fallback")
-
-# Each preset is a story in one click; a test solves each and checks that the story is true.
-PRESETS: dict[str, dict[str, Any]] = {
-    "real: digits": {"problem": "digits_deq", "batch_size": 16, "rtol": 1e-5, "max_iter": 400},
-    "Anderson wins": {"problem": "affine", "spectral_radius": 0.99, "size": 200, "max_iter": 2000},
-    "forward wins": {"problem": "newton"},
-    "watch it diverge": {
-        "problem": "affine", "spectrum": "alternating", "spectral_radius": 1.3, "size": 40,
-        "window": 20,
-    },
-    "stiff: Poisson": {"problem": "poisson", "max_iter": 1000},
-    "the stubborn digit": {
-        "problem": "digits_deq", "training_seed": 1, "seed": 29, "batch_size": 16, "rtol": 1e-4,
-        "max_iter": 400, "fallback": False,
-    },
-}  # fmt: skip
-OPENING = PRESETS["real: digits"]
 
 
 def devices() -> list[str]:

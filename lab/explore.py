@@ -61,7 +61,7 @@ class OwnMap(Convergence):
         controls.reset("affine")  # its knobs are hidden
         super().__init__(
             controls, palette(pn.config.theme == "dark"),
-            lambda publish: Runner(publish, self.on_document, self._present), self.schedule,
+            lambda publish: Runner(publish, self.on_document, self._present), self.on_document,
             Rail(controls, own_map=True),
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -34,18 +35,23 @@ class Pump:
         self._emit, self._schedule, self._clock, self._later = emit, schedule, clock, later
         self._lock = threading.Lock()
         self._next = 0.0  # when the next ordinary update may go
-        self._dirty = self._pending = self._timed = self._closed = False
+        self._rings = math.inf  # when the earliest timer rings
+        self._dirty = self._urgent = self._pending = self._closed = False
 
-    def request(self, urgent: bool = False) -> None:
-        """Say that there is something to emit."""
+    def request(self, urgent: bool = False, hold: float = 0.0) -> None:
+        """Say that there is something to emit; `hold`: seconds to wait unless urgent."""
         with self._lock:
             self._dirty = True
+            self._urgent |= urgent
             if self._pending or self._closed:
                 return
-            wait = self._next - self._clock() - (INTERVAL if urgent else 0.0)
+            now = self._clock()
+            early = INTERVAL if self._urgent else 0.0
+            wait = max(self._next - early - now, 0.0 if self._urgent else hold)
             self._pending = wait <= 0
-            timed = not self._pending and not self._timed
-            self._timed |= timed
+            timed = not self._pending and now + wait < self._rings
+            if timed:
+                self._rings = now + wait
         if self._pending:
             self._go()
         elif timed:
@@ -57,9 +63,9 @@ class Pump:
             self._closed = True
 
     def _ring(self) -> None:
-        """The wait is over: emit, unless an urgent request took everything along."""
+        """A wait is over: emit, unless another request took everything along."""
         with self._lock:
-            self._timed = False
+            self._rings = math.inf
             dirty = self._dirty
         if dirty:
             self.request()
@@ -72,7 +78,7 @@ class Pump:
 
     def _fire(self) -> None:
         with self._lock:
-            self._pending = self._dirty = False
+            self._pending = self._dirty = self._urgent = False
             self._next = max(self._next, self._clock()) + INTERVAL
             if self._closed:
                 return

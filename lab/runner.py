@@ -9,26 +9,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from andersonn_core import KnobError, RunCard, SolveResult, SolveSpec, Status, Step, solve
-from andersonn_core.driver import Driver, SolveKnobs
+from andersonn_core import SolveResult, SolveSpec, Status, Step
+from andersonn_core.driver import SolveKnobs
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
 from lab.cache import Cache
 from lab.frames import Frames
 from lab.pool import Pool, Slot
 from lab.pump import Pump
+from lab.tasks import Task, map_task, sentence, spec_task
 
 WALL_LIMIT = 20.0  # seconds of one run
-THREADS = 1  # torch threads of a run: small maps are slower with more, and CPU time sees only one
-LONGEST_SENTENCE = 300
+HOLD = 0.02  # seconds for which the first method's first point waits for the others'
 PRESENCE_SECONDS = 0.25  # how often a run looks whether its visitor is still there
 
 BUSY = "The lab is busy: too many runs are waiting. Move a control again in a moment."
@@ -37,7 +36,6 @@ OVERTIME = (
     "Lower the batch size, the problem size or max_iter, or run it in Python."
 )
 TOO_SOON = "Stopped before the first evaluation."
-NO_MEMORY = "The run did not fit into memory: lower the batch size, the problem size or the window."
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,6 @@ class Update:
 
 
 Row = tuple[int, float, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-Solver = Callable[[Problem, Callable[[Step], None], Callable[[], bool]], SolveResult]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one method of a generation is to do."""
-
-    build: Callable[[], Problem]
-    solve: Solver
-    key: Hashable | None = None  # of its result; None: not to be kept
 
 
 @dataclass(frozen=True)
@@ -137,7 +125,6 @@ class Counts:
 
 POOL = Pool()
 RESULTS: Cache[Kept] = Cache(48 * 2**20)
-PROBLEMS_BUILT: Cache[Problem] = Cache(192 * 2**20)
 COUNTS = Counts()
 
 
@@ -161,6 +148,7 @@ class Runner:
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
         self._generation = 0
+        self._began = 0.0
         self._fresh = self._cut_off = self._closed = False
 
     # -- what the page calls --------------------------------------------------------------------
@@ -208,7 +196,7 @@ class Runner:
                 return self._generation
             old, self._jobs = self._jobs, {}
             self._generation += 1
-            self._fresh = True
+            self._fresh, self._began = True, time.perf_counter()
             starting = []
             for method, task in tasks.items():
                 job = _carried_on(old.get(method), task) or _remembered(method, task)
@@ -222,13 +210,13 @@ class Runner:
                 job.stop()
         for job in starting:
             self._start(job)
-        self._pump.request(urgent=not starting)
+        self._request()
         return self._generation
 
     def _start(self, job: Job) -> None:
         if not self._pool.submit(lambda: self._work(job)):
             job.error, job.ended = BUSY, True
-            self._pump.request(urgent=True)
+            self._request()
 
     # -- in a thread ----------------------------------------------------------------------------
 
@@ -282,9 +270,16 @@ class Runner:
         )  # fmt: skip
         with self._lock:
             job.rows.append(row)
-            urgent = step.evaluation == 1 and all(map(_has_begun, self._jobs.values()))
         if job.stopped_at is None:
-            self._pump.request(urgent)
+            self._request()
+
+    def _request(self) -> None:
+        """Ask for an update; the first one at once when every method has its first point."""
+        with self._lock:
+            ready = all(map(_has_begun, self._jobs.values()))
+            hold = 0.0 if ready else self._began + HOLD - time.perf_counter()
+            urgent = ready and self._fresh
+        self._pump.request(urgent, hold)
 
     def _end(self, job: Job) -> None:
         COUNTS.note(job)
@@ -294,7 +289,7 @@ class Runner:
             job.ended = True
             current = self._jobs.get(job.method) is job
         if current:
-            self._pump.request()
+            self._request()
 
     # -- on the document's thread ---------------------------------------------------------------
 
@@ -380,53 +375,6 @@ def _cancelled(result: SolveResult) -> bool:
     return bool((result.status == int(Status.CANCELLED)).any())
 
 
-def spec_task(spec: SolveSpec) -> Task:
-    """The task of one spec: its problem is cached apart from its result."""
-    problem = spec.problem
-    identity = (problem.spec_id, problem.seed, problem.device)
-
-    def run(
-        built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
-    ) -> SolveResult:
-        card = RunCard.capture(spec.to_dict(), spec.spec_id, problem.seed, built.z0.device)
-        driver = Driver(built.f, built.z0, spec.method, spec, card, on_step, should_stop)
-        return driver.run()
-
-    def build() -> Problem:
-        return PROBLEMS_BUILT.get_or_make(identity, problem.build)
-
-    return Task(build, run, key=(spec.spec_id, problem.seed, problem.device, THREADS))
-
-
-def map_task(
-    problem: Problem, method: MethodSpec, knobs: SolveKnobs, guard: threading.Lock
-) -> Task:
-    """The task of one method on a map that was given as code."""
-
-    def guarded(z: Any) -> Any:
-        with guard:
-            return problem.f(z)
-
-    def run(
-        built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
-    ) -> SolveResult:
-        return solve(
-            guarded, built.z0, method, on_step=on_step, should_stop=should_stop, **dict(knobs)
-        )
-
-    return Task(lambda: problem, run)
-
-
-def sentence(error: BaseException) -> str:
-    """What went wrong as one plain sentence: never a traceback."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return NO_MEMORY
-    text = next(iter(str(error).strip().splitlines()), "")[:LONGEST_SENTENCE]
-    if isinstance(error, KnobError):
-        return text
-    return f"The map raised {type(error).__name__}{': ' if text else ''}{text}".rstrip(".") + "."
-
-
 def presence(document: Any) -> Callable[[], bool]:
     """Whether the page's websocket is open; true until it was open once, and outside a server."""
     seen = [False]
@@ -440,13 +388,3 @@ def presence(document: Any) -> Callable[[], bool]:
         return not seen[0] or session.connection_count > 0
 
     return present
-
-
-def runner_for(document: Any, publish: Callable[[list[Update]], None]) -> Runner:
-    """A runner whose runs end when the page's websocket closes or its session ends.
-
-    It has to be made in an imported module: callbacks that app.py itself defines are gone by then.
-    """
-    runner = Runner(publish, document.add_next_tick_callback, presence(document))
-    document.on_session_destroyed(lambda _context: runner.close())
-    return runner

@@ -29,6 +29,7 @@ HEADER = {
     ".MuiToolbar-root": {"minHeight": "48px !important", "height": "48px"},
     ".MuiAppBar-root .title": {"fontSize": "17px", "fontWeight": 600, "color": "text.primary"},
 }  # fmt: skip
+SETTLED_MS = 400
 LOADER = "#loader:not(.error) { background: none !important; pointer-events: none } #loader .spinner { display: none }"
 
 
@@ -64,7 +65,8 @@ class Shell:
         self.controls.param.watch(lambda _: self._sync(), "revision")
         self.view.pins_changed = self._sync
         if self.notes:
-            self.view.ended = self._sync  # the address keeps only what could be used
+            # The address keeps only what could be used, once the browser has told its own.
+            pn.state.onload(lambda: document.add_timeout_callback(self._sync, SETTLED_MS))
         self.view.submit()
 
     def _query(self) -> str:

@@ -29,7 +29,7 @@ class Spectrum:
 
     magnitude: NDArray[np.float32]  # (K, height, width)
     eigenvalues: NDArray[np.complex128]  # (n,)
-    largest: NDArray[np.float64]  # (K,) of |p_k| over the eigenvalues
+    typical: NDArray[np.float64]  # (K,) the median of |p_k| over the eigenvalues
     box: Box  # left, right, bottom, top
     linear: bool
 
@@ -105,8 +105,8 @@ def compute(spec: SolveSpec, should_stop: Callable[[], bool] = lambda: False) ->
     if should_stop():
         return None
     magnitude = mirrored(values[:, : len(grid)].reshape(-1, HEIGHT, WIDTH)).float().numpy()
-    largest = values[:, len(grid) :].amax(1).numpy()
-    return Spectrum(magnitude, eigenvalues.numpy(), largest, box, linear)
+    typical = values[:, len(grid) :].median(1).values.numpy()
+    return Spectrum(magnitude, eigenvalues.numpy(), typical, box, linear)
 
 
 def _box(eigenvalues: torch.Tensor) -> Box:

@@ -6,7 +6,6 @@ import html
 import inspect
 import math
 import socket
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -372,27 +371,14 @@ def reveal(words: str, function: Callable[..., Any]) -> Any:
 def served(page: Any, height: int = 1000) -> IFrame:
     """A page of the dashboard, served by this kernel to this machine only, inside the notebook.
 
-    Shown directly, each of its controls would bring a copy of the whole script bundle along.
+    Shown directly, each of its controls would bring a copy of the whole script bundle along. The
+    server runs on the kernel's own event loop: it answers when no cell is running.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     page.show(
-        address="127.0.0.1", port=port, websocket_origin=[f"127.0.0.1:{port}"], threaded=True,
+        address="127.0.0.1", port=port, websocket_origin=[f"127.0.0.1:{port}"], start=False,
         show=False, verbose=False,
-    )  # fmt: skip
-    _wait_until_it_listens(port)
+    ).start()  # fmt: skip
     return IFrame(f"http://127.0.0.1:{port}/", WIDTH + 120, height)
-
-
-def _wait_until_it_listens(port: int, seconds: float = 30.0) -> None:
-    """The server starts in its thread; a frame that asks too early stays empty."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)

@@ -19,7 +19,8 @@ from lab.cache import OVERHEAD, Cache, num_bytes
 from lab.frames import Frames
 from lab.pool import Pool, Slots, Ticket
 from lab.pump import INTERVAL, Pump
-from lab.runner import COUNTS, POOL, RESULTS, Runner, Update, presence, runner_for, sentence
+from lab.runner import COUNTS, POOL, RESULTS, Runner, Update, presence
+from lab.tasks import NO_MEMORY, sentence
 
 PATIENCE = 20.0  # seconds after which a test gives up
 
@@ -33,14 +34,10 @@ class Document:
         self.flushes: list[list[Update]] = []
         self.most_pending = 0
         self.session_context = None
-        self.destroyed: list[Callable[[object], None]] = []
 
     def add_next_tick_callback(self, callback: Callable[[], None]) -> None:
         self.queue.put(callback)
         self.most_pending = max(self.most_pending, self.queue.qsize())
-
-    def on_session_destroyed(self, callback: Callable[[object], None]) -> None:
-        self.destroyed.append(callback)
 
     def publish(self, updates: list[Update]) -> None:
         self.flushes.append(updates)
@@ -277,7 +274,7 @@ def test_an_error_is_one_sentence_with_the_rows_before_and_harms_nobody(lab, doc
 def test_sentences_for_errors_name_the_cause():
     assert sentence(ValueError("f changed\nthe shape")) == "The map raised ValueError: f changed."
     assert sentence(RuntimeError()) == "The map raised RuntimeError."
-    assert sentence(MemoryError()) == runner.NO_MEMORY
+    assert sentence(MemoryError()) == NO_MEMORY
     assert len(sentence(ValueError("x" * 10_000))) < 400
 
 
@@ -331,7 +328,7 @@ def test_a_closed_websocket_stops_the_run(document, monkeypatch):
     monkeypatch.setattr(runner, "PRESENCE_SECONDS", 0.0)
     session = SimpleNamespace(connection_count=0)
     document.session_context = SimpleNamespace(session=session)
-    lab = runner_for(document, document.publish)
+    lab = Runner(document.publish, document.add_next_tick_callback, presence(document))
     gate, stopped = Gate(), COUNTS.stopped
     lab.submit_map(gate.problem(), {"picard": Picard()}, SolveKnobs(rtol=0.0, max_iter=10**7))
     document.run_until(lambda: gate.calls > 50)  # not connected yet: the page is being loaded
@@ -341,8 +338,7 @@ def test_a_closed_websocket_stops_the_run(document, monkeypatch):
     document.run_until(lambda: gate.calls > calls + 50)
     session.connection_count = 0
     document.run_until(lambda: COUNTS.stopped == stopped + 1)
-    assert document.destroyed
-    document.destroyed[0](None)
+    lab.close()
     assert not lab.running
 
 
@@ -468,9 +464,10 @@ class Simulation:
     def advance(self, seconds: float) -> None:
         end = self.now + seconds
         while due := [timer for timer in self.timers if timer[0] <= end]:
-            self.timers.remove(due[0])
-            self.now = max(self.now, due[0][0])
-            due[0][1]()
+            timer = min(due, key=lambda timer: timer[0])
+            self.timers.remove(timer)
+            self.now = max(self.now, timer[0])
+            timer[1]()
             self.run()
         self.now = end
 
@@ -512,6 +509,32 @@ def test_the_first_point_goes_out_at_once_and_the_next_waits_the_longer():
     assert made.emitted == [10.0, 10.001]
     made.advance(1.0)
     assert len(made.emitted) == 3 and made.emitted[-1] == pytest.approx(10.0 + 2 * INTERVAL)
+
+
+def test_a_held_request_waits_unless_an_urgent_one_takes_it_along():
+    made = Simulation()
+    made.pump.request(hold=0.02)
+    made.run()
+    assert made.emitted == []
+    made.advance(0.1)
+    assert made.emitted == [0.02]
+    made.pump.request(hold=0.02)
+    made.pump.request(urgent=True)
+    made.run()
+    made.advance(1.0)
+    assert made.emitted == [0.02, 0.1]
+
+
+def test_urgency_is_kept_while_it_waits_and_an_earlier_timer_replaces_a_later_one():
+    made = Simulation()
+    for _ in range(2):
+        made.pump.request(urgent=True)
+        made.run()
+    made.advance(0.001)
+    made.pump.request()
+    made.pump.request(urgent=True)
+    made.advance(1.0)
+    assert made.emitted == [0.0, 0.0, pytest.approx(INTERVAL)]
 
 
 def test_an_idle_pump_emits_nothing():

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from bokeh.models import CustomJSTickFormatter, LogTicker
+from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, LogTicker
 from bokeh.plotting import figure
 
 from lab.theme import FONT, Palette
 
 DECADES = "const p = Math.log10(tick); return Math.abs(p - Math.round(p)) > 0.01 ? '' : (Math.round(p) == 0 ? '1' : '1e' + Math.round(p))"  # noqa: E501
 DURATION = "return tick == 0 ? '0' : Math.abs(tick) < 0.9995 ? +(tick * 1e3).toPrecision(3) + ' ms' : +tick.toPrecision(3) + ' s'"  # noqa: E501
+
+SQUARE = """
+const [left, right, bottom, top] = box.data.edge, w = plot.inner_width, h = plot.inner_height
+if (w > 0 && h > 0) {
+  const scale = Math.max((right - left) / w, (top - bottom) / h) / 2
+  const x = (left + right) / 2, y = (bottom + top) / 2
+  plot.x_range.setv({start: x - scale * w, end: x + scale * w})
+  plot.y_range.setv({start: y - scale * h, end: y + scale * h})
+}
+"""
 
 
 def bare_figure(**options: Any) -> figure:
@@ -50,3 +60,16 @@ def paint(plot: figure, colors: Palette) -> None:
         axis.axis_label_text_font_size = "13px"
     plot.grid.grid_line_color = colors.rule
     plot.grid.grid_line_alpha = 0.6
+
+
+def keep_square(plot: figure, edge: tuple[float, float, float, float]) -> ColumnDataSource:
+    """Give both axes one scale, whatever the figure's size; the source holds the box to be shown.
+
+    Bokeh's own match_aspect needs automatic ranges, which would follow every change of the data.
+    """
+    box = ColumnDataSource({"edge": list(edge)})
+    fit = CustomJS(args={"plot": plot, "box": box}, code=SQUARE)
+    plot.js_on_change("inner_width", fit)
+    plot.js_on_change("inner_height", fit)
+    box.js_on_change("data", fit)
+    return box

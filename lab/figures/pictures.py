@@ -11,7 +11,7 @@ from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, Range1d
 from numpy.typing import NDArray
 
-from lab.figures.base import bare_figure, paint
+from lab.figures.base import bare_figure, keep_square, paint
 from lab.figures.heatmap import _ramp
 from lab.theme import FONT, LABELS, Palette
 
@@ -124,8 +124,8 @@ class FieldPicture:
     def _field(self, name: str) -> Any:
         plot = bare_figure(
             x_range=Range1d(0, 1), y_range=Range1d(0, 1), height=230, title=LABELS[name],
-            match_aspect=True,
         )  # fmt: skip
+        keep_square(plot, (0.0, 1.0, 0.0, 1.0))
         plot.grid.visible = False
         plot.axis.ticker = FixedTicker(ticks=[])
         plot.axis.axis_line_color = None

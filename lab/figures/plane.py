@@ -13,13 +13,12 @@ from bokeh.models import (
 )
 from numpy.typing import NDArray
 
-from lab.figures.base import bare_figure, paint
+from lab.figures.base import bare_figure, keep_square, paint
 from lab.figures.heatmap import _ramp
 from lab.theme import FONT, Palette
 
 DECADES_SHOWN = 5.0
-FRAME = 300  # pixels across the longer side
-LEFT, RIGHT, TOP, BOTTOM = 66, 74, 8, 56  # pixels for axes and color bar: more than they need
+HEIGHT = 340
 
 
 class Plane:
@@ -31,11 +30,11 @@ class Plane:
         self.eigenvalues = ColumnDataSource({"x": [], "y": []})
         self.mapper = LinearColorMapper(palette=list(colors.heat), low=-DECADES_SHOWN, high=0)
         self.figure = bare_figure(
-            x_range=self.x, y_range=self.y, sizing_mode="fixed", min_border_left=LEFT,
-            min_border_right=RIGHT, min_border_top=TOP, min_border_bottom=BOTTOM,
+            x_range=self.x, y_range=self.y, height=HEIGHT,
             x_axis_label="real part", y_axis_label="imaginary part",
         )  # fmt: skip
         self.figure.grid.visible = False
+        self.box = keep_square(self.figure, (-1.4, 1.4, -1.2, 1.2))
         self.figure.image(
             "image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.mapper
         )
@@ -71,12 +70,7 @@ class Plane:
     ) -> None:
         """Show this part of the plane (left, right, bottom, top) and these eigenvalues."""
         left, right, bottom, top = box
-        scale = FRAME / max(
-            right - left, top - bottom
-        )  # the same on both axes: circles stay circles
-        self.figure.width = round(scale * (right - left)) + LEFT + RIGHT
-        self.figure.height = round(scale * (top - bottom)) + TOP + BOTTOM
-        self.x.start, self.x.end, self.y.start, self.y.end = left, right, bottom, top
+        self.box.data = {"edge": [left, right, bottom, top]}
         self.eigenvalues.data = {"x": eigenvalues.real, "y": eigenvalues.imag}
         self.dots.size = 7 if len(eigenvalues) <= 100 else 4 if len(eigenvalues) <= 500 else 2.5
 

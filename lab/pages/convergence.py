@@ -44,7 +44,6 @@ class Convergence(pn.viewable.Viewer):
         self.controls, self.colors, self.live = controls, colors, Live()
         self.specs: dict[str, SolveSpec] = {}
         self.pins_changed: Callable[[], None] = lambda: None
-        self.ended: Callable[[], None] = lambda: None
         self.rail = rail or Rail(controls)
         # Panel runs its events without Bokeh's lock now and then: figures change on the schedule only.
         self.schedule, self._scrubbing = schedule, False
@@ -115,7 +114,6 @@ class Convergence(pn.viewable.Viewer):
         live = self.live
         self.playback.stop_run.disabled = True
         self.answer.show(live)
-        self.ended()
         self.curves.show(live)
         if live.errors:
             return

@@ -34,7 +34,10 @@ class Polynomial(Card):
         self.evaluation = 1
         self.job = SpectrumJob(lambda spectrum: schedule(lambda: self._arrive(spectrum)))
         self.legend = text(LEGEND, "lab-legend")
-        plane = bokeh_pane(self.plane.figure, sizing_mode="fixed")
+        plane = pn.Column(
+            bokeh_pane(self.plane.figure), css_classes=["lab-plane"], stylesheets=[STYLE],
+            sizing_mode="stretch_width", margin=0,
+        )  # fmt: skip
         words = pn.Column(
             self.note, self.legend, css_classes=["lab-words"], stylesheets=[STYLE], margin=0
         )
@@ -67,9 +70,8 @@ class Polynomial(Card):
             return
         row = min(evaluation, len(spectrum.magnitude)) - 1
         self.plane.show(spectrum.magnitude[row], spectrum.box)
-        self.say(
-            f"After {row} steps |p_{row}| is at most {residual_text(float(spectrum.largest[row]))} on the eigenvalues."
-        )
+        level = residual_text(float(spectrum.typical[row]))
+        self.say(f"After {row} steps |p_{row}| is at most {level} on half of the eigenvalues.")
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""
