@@ -1,11 +1,11 @@
 """The residual polynomial p_k of a solve: what its weights do to every eigenvalue at once.
 
 On a linear map with iteration matrix J each residual is g_k = p_k(J) g_0 with p_k(1) = 1, and p_k
-depends on the weights only. Anderson's p_k is small where the eigenvalues are: its roots walk there.
-Forward iteration has p_k(lambda) = lambda^k. (Walker and Ni, SIAM J. Numer. Anal. 49, 2011.)
+depends on the weights only. Anderson's p_k is small where the eigenvalues are: its roots walk
+there. Forward iteration has p_k(lambda) = lambda^k. (Walker and Ni, SIAM J. Numer. Anal. 49, 2011.)
 
-How it is evaluated: passengers u <- lambda u + delta, one per point lambda, ride in the state next to
-z. A method forms the same combination of all of a state, so the passenger's residual is
+How it is evaluated: passengers u <- lambda u + delta, one per point lambda, ride in the state
+next to z. A method forms the same combination of all of a state, so the passenger's residual is
 p_k(lambda) delta exactly. Being tiny (delta = 1e-100) they can't be felt in any inner product.
 """
 
@@ -42,7 +42,8 @@ def residual_polynomial(
     """
     if z0.dtype != torch.float64 or z0.shape[0] != 1:
         raise ValueError(
-            f"z0 must hold one sample in float64, not {tuple(z0.shape)} in {z0.dtype}: pass z0[:1].double()."
+            f"z0 must hold one sample in float64, not {tuple(z0.shape)} in {z0.dtype}: "
+            "pass z0[:1].double()."
         )
     points = grid.detach().to(torch.complex128).flatten()
     real, imag = points.real[None], points.imag[None]  # (1, G)
@@ -70,7 +71,7 @@ def residual_polynomial(
 def half_plane(
     box: tuple[float, float, float], width: int, height: int
 ) -> Tensor:  # (height, width) complex128
-    """Points over left <= Re <= right, 0 <= Im <= top: a real map's p_k is symmetric about the axis."""
+    """Points over left <= Re <= right, 0 <= Im <= top: a real map's p_k is symmetric."""
     left, right, top = box
     x = torch.linspace(left, right, width, dtype=torch.float64)
     y = torch.linspace(0.0, top, height, dtype=torch.float64)
@@ -83,7 +84,7 @@ def mirrored(values: Tensor) -> Tensor:  # (..., height, width) -> (..., 2 heigh
 
 
 def jacobian(f: Callable[[Tensor], Tensor], z: Tensor, step: float = 1e-6) -> Tensor:  # (n, n)
-    """The derivative of a map of one sample by central differences, in float64; f is called 2n times."""
+    """The derivative of a map of one sample by central differences in float64: 2n calls of f."""
     flat = z.detach().double().reshape(-1)
     size = step * max(float(flat.abs().max()), math.sqrt(step))
     columns = []

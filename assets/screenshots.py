@@ -1,4 +1,6 @@
-"""Take the README's pictures of the dashboard in headless Chromium: python assets/screenshots.py
+"""Take the README's pictures of the dashboard in headless Chromium.
+
+    python assets/screenshots.py
 
 Fixed problem, seed, size and theme; only the seconds in the picture depend on the machine. Writes
 convergence.png (light) and convergence-dark.png beside this file.
@@ -54,7 +56,7 @@ def main() -> None:
         for name, query in PICTURES.items():
             page = browser.new_page(viewport=SIZE)
             page.goto(url + query)
-            page.locator(".lab-answer:not(.lab-stale) p").wait_for(timeout=120_000)
+            page.locator(".lab-answer p:not(.stale p)").wait_for(timeout=120_000)
             page.get_by_label("evaluation", exact=True).wait_for()
             page.locator(".lab-tiles .tile").first.wait_for()
             time.sleep(SETTLED_MS / 1e3)

@@ -290,6 +290,8 @@ class DeviceTimings:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["record"]:
+        if not torch.cuda.is_available():
+            raise SystemExit("make gpu-record needs a GPU that torch can use, and found none here.")
         print(record())
     else:
         serve_request()

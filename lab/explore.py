@@ -14,6 +14,7 @@ from andersonn_core.driver import SolveKnobs
 from andersonn_core.layout import StateLayout
 from andersonn_core.problems import Problem
 from lab.controls import Controls
+from lab.gate import Gate
 from lab.pages.card import escape
 from lab.pages.convergence import Convergence
 from lab.pages.rail import Rail
@@ -34,9 +35,9 @@ NAMES = {"picard": "forward", "anderson": "anderson", "broyden": "broyden"}
 def explore(f: Callable[[Any], Any], z0: Any, *, batch_dims: int = 1, name: str = "") -> Explore:
     """Watch Anderson and forward iteration on your own map z -> f(z) from z0.
 
-    z0 is a tensor or a NumPy array, or a tuple or dict of them; with batch_dims=1 its first dimension
-    is the batch. In a notebook the last line of a cell shows the page; `.show()` opens it in a browser
-    and `.servable()` serves it. Raises KnobError for a start that can't be iterated from.
+    z0 is a tensor or a NumPy array, or a tuple or dict of them; with batch_dims=1 its first
+    dimension is the batch. In a notebook the last line of a cell shows the page; `.show()` opens it
+    in a browser, `.servable()` serves it. Raises KnobError for a start that can't be iterated from.
     """
     StateLayout.of(z0, batch_dims)
     return Explore(f, z0, batch_dims, name or getattr(f, "__name__", "your map"))
@@ -54,7 +55,7 @@ class OwnMap(Convergence):
     def __init__(self, problem: Problem, batch_dims: int) -> None:
         self.problem, self.batch_dims = problem, batch_dims
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._home: Any = None  # the document, where a server shows the page
+        self._gate: Gate | None = None  # to the document, where a server shows the page
         self._presence: Callable[[], bool] | None = None
         self._layout: pn.viewable.Viewable | None = None
         controls = Controls()
@@ -62,7 +63,7 @@ class OwnMap(Convergence):
         super().__init__(
             controls, palette(pn.config.theme == "dark"),
             lambda publish: Runner(publish, self.on_document, self._present), self.on_document,
-            Rail(controls, own_map=True),
+            Rail(controls, self.on_document, own_map=True),
         )  # fmt: skip
 
     def submit(self) -> None:
@@ -112,8 +113,8 @@ class OwnMap(Convergence):
 
     def on_document(self, function: Callable[[], None]) -> None:
         """Call on the document's thread: a server's, or the kernel's, which must push by itself."""
-        if self._home is not None:
-            self._home.add_next_tick_callback(function)
+        if self._gate is not None:
+            self._gate(function)
         elif self._loop is not None:
             self._loop.call_soon_threadsafe(self._call_and_push, function)
         else:
@@ -127,12 +128,14 @@ class OwnMap(Convergence):
     def start(self) -> OwnMap:
         """Run for the first time."""
         if session_document() is not None:
-            self._home = session_document()
-            self._presence = presence(self._home)
+            self._presence = presence(session_document())
+            self._gate = Gate(session_document())
         else:
             with contextlib.suppress(RuntimeError):  # no loop: a plain script
                 self._loop = asyncio.get_running_loop()
         self.submit()
+        if self._gate is not None:
+            self._gate.shut()
         return self
 
     def __panel__(self) -> pn.viewable.Viewable:
@@ -159,7 +162,10 @@ class Explore(pn.viewable.Viewer):
         pn.state.on_session_destroyed(lambda _: page.close())
         header = title(f"<span>{escape(self._problem.name)}</span>")
         return frame(
-            page, lambda dark: page.schedule(lambda: page.paint(palette(dark))), header=header, dark=page.colors.dark
+            page,
+            lambda dark: page.schedule(lambda: page.paint(palette(dark))),
+            header=header,
+            dark=page.colors.dark,
         )
 
     def show(self, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Pinned runs: up to eight Anderson or Broyden solves that stay as thin lines and as rows of a table."""
+"""Pinned runs: up to eight solves that stay as thin lines and as rows of a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pin:
 
 
 class Pins:
-    """The pinned runs of one page, in the order of pinning; `changed` is called after each change."""
+    """The pinned runs of one page, in the order of pinning; `changed` follows each change."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.items: list[Pin] = []
@@ -71,10 +71,15 @@ class Pins:
             if not count:
                 continue
             stroke = colors.strokes[pin.method.name]
-            lines.append({
-                "x_evaluation": columns["evaluation"][:count], "x_seconds": columns["seconds"][:count],
-                "y": columns["median"][:count], "dash": stroke.dash, "color": stroke.color,
-            })  # fmt: skip
+            lines.append(
+                {
+                    "x_evaluation": columns["evaluation"][:count],
+                    "x_seconds": columns["seconds"][:count],
+                    "y": columns["median"][:count],
+                    "dash": stroke.dash,
+                    "color": stroke.color,
+                }
+            )
             last = {axis: columns[axis][count - 1] for axis in ("evaluation", "seconds")}
             labels.append(last | {"y": columns["median"][count - 1], "text": str(number)})
         return lines, labels

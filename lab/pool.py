@@ -8,6 +8,7 @@ computes beside it.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +24,10 @@ PATIENCE = 0.06  # seconds
 THREADS = 24  # jobs that are under way: computing, or waiting for their turn between evaluations
 MOST_JOBS = 64  # jobs that are under way or queued; more are turned away
 TURN = 0.008  # seconds after which a job lets waiting ones go on
+
+# A solve of a small map holds the interpreter's lock nearly always; at Python's own 5 ms the thread
+# that serves the page waited that long at every turn.
+sys.setswitchinterval(5e-4)
 
 
 @dataclass(eq=False)

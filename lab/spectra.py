@@ -82,14 +82,21 @@ class SpectrumJob:
 
 
 def compute(spec: SolveSpec, should_stop: Callable[[], bool] = lambda: False) -> Spectrum | None:
-    """The polynomial of the first sample's solve in float64; None if it was stopped or has no answer."""
+    """The polynomial of the first sample's solve in float64; None if stopped or without answer."""
     problem = spec.problem.replace(batch_size=1, dtype="float64", device="cpu").build()
     linear = problem.spectrum is not None
     if problem.spectrum is not None:
         eigenvalues = problem.spectrum.to(torch.complex128)
     else:
-        z_star = SolveSpec(problem=spec.problem.replace(batch_size=1, dtype="float64", device="cpu"),
-                           rtol=1e-8, max_iter=300).run(should_stop=should_stop).z  # fmt: skip
+        z_star = (
+            SolveSpec(
+                problem=spec.problem.replace(batch_size=1, dtype="float64", device="cpu"),
+                rtol=1e-8,
+                max_iter=300,
+            )
+            .run(should_stop=should_stop)
+            .z
+        )
         with torch.no_grad():
             slopes = jacobian(problem.f, z_star)
         if not bool(torch.isfinite(slopes).all()):

@@ -1,4 +1,4 @@
-"""One look for figures and page: Okabe-Ito colors with one meaning each, designed light and dark."""
+"""One look for figures and page: Okabe-Ito colors with one meaning each, light and dark."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _strokes(
     }
 
 
-# One ramp for every heat map: what is small stands out from the paper: deep on white, bright on dark.
+# One ramp for every heat map: what is small stands out: deep on white, bright on dark.
 _HEAT_LIGHT = (
     "#08306b",
     "#0b559f",
@@ -91,8 +91,12 @@ DARK = Palette(
 GPU_GREEN = "#009E73"
 LABELS = {"picard": "forward iteration", "anderson": "Anderson", "broyden": "Broyden"}
 PART_LABELS = {
-    "map": "map f(z)", "gram": "Gram row", "solve": "solve", "mix": "mix", "bookkeeping": "bookkeeping",
-}  # fmt: skip
+    "map": "map f(z)",
+    "gram": "Gram row",
+    "solve": "solve",
+    "mix": "mix",
+    "bookkeeping": "bookkeeping",
+}
 
 
 def palette(dark: bool) -> Palette:

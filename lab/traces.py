@@ -104,7 +104,7 @@ class Trace:
         return np.where(finite, np.maximum(residual, SHOWN_FLOOR), self.levels)
 
     def _level(self, name: str, fraction: float) -> float:
-        """The level that this fraction of the samples has reached; NaN once it met the tolerance."""
+        """The level that this fraction of the samples reached; NaN once it met the tolerance."""
         if self.ended[name] or self.levels is None or not len(self.levels):
             return math.nan
         known = np.sort(np.where(np.isnan(self.levels), math.inf, self.levels))

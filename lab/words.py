@@ -15,6 +15,7 @@ from andersonn_core.results import SolveResult, Status
 from andersonn_core.words import ratio_text, residual_text, seconds_text
 from lab.theme import LABELS
 
+METHODS = ("picard", "anderson")  # that are compared
 NOUNS = {"digits_deq": ("digit", "digits")}
 QUESTION = "How many past steps are worth remembering?"
 THEORY = (
@@ -52,7 +53,8 @@ def headline(results: Mapping[str, SolveResult], problem: str, window: int) -> s
     if window == 0:
         return "With a window of 0 nothing is remembered: both curves are forward iteration."
     if forward is None and anderson is None:
-        return f"Neither method gets there. Forward iteration: {_why(results['picard'])} Anderson: {_why(results['anderson'])}"
+        reasons = [f"{_capital(LABELS[name])}: {_why(results[name])}" for name in METHODS]
+        return f"Neither method gets there. {' '.join(reasons)}"
     if forward is None:
         return (
             f"With {steps(window)}, Anderson needs {anderson} evaluations{typical}. "
@@ -64,7 +66,8 @@ def headline(results: Mapping[str, SolveResult], problem: str, window: int) -> s
             f"Anderson does not get there: {_why(results['anderson'])}"
         )
     if anderson == forward:
-        return f"{_capital(steps(window))} change nothing here: {forward} evaluations either way{typical}."
+        head = f"{_capital(steps(window))} change nothing here"
+        return f"{head}: {forward} evaluations either way{typical}."
     if anderson > forward:
         return (
             f"Here none: forward iteration needs {forward} evaluations, "

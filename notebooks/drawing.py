@@ -368,7 +368,7 @@ def reveal(words: str, function: Callable[..., Any]) -> Any:
     return HTML(f"<details><summary>{html.escape(words)}</summary><pre>{source}</pre></details>")
 
 
-def served(page: Any, height: int = 1000) -> IFrame:
+def served(page: Any, height: int = 1080) -> IFrame:
     """A page of the dashboard, served by this kernel to this machine only, inside the notebook.
 
     Shown directly, each of its controls would bring a copy of the whole script bundle along. The

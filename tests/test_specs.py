@@ -132,7 +132,9 @@ def test_a_new_knob_needs_one_declaration():
 )
 def test_a_misspelled_knob_is_refused_with_the_closest_name(spec, wrong, right):
     message = refusal(spec, **{wrong: 1})
-    assert message == f"{spec.title or spec.__name__} has no knob '{wrong}': did you mean '{right}'?"
+    assert (
+        message == f"{spec.title or spec.__name__} has no knob '{wrong}': did you mean '{right}'?"
+    )
 
 
 def test_a_knob_that_resembles_none_is_refused_with_the_list():
@@ -150,7 +152,12 @@ def test_values_out_of_range_are_refused_with_name_value_and_range(spec, name):
     for value in beyond:
         value = int(value) if declared.kind == "integer" else float(value)
         message = refusal(spec, **{name: value})
-        for part in (f"{spec.title or spec.__name__}.{name}", repr(value), declared.range_text, "must be"):
+        for part in (
+            f"{spec.title or spec.__name__}.{name}",
+            repr(value),
+            declared.range_text,
+            "must be",
+        ):
             assert part in message
         assert message.endswith(".") and message.count(".") >= 2  # a remedy follows
 

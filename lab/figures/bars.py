@@ -1,4 +1,4 @@
-"""Bars with their numbers written beside them: the parts of a step, and devices over batch sizes."""
+"""Bars with their numbers written beside them: the parts of a step, and devices."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ DECADES = "const p = Math.log10(tick); return Math.abs(p - Math.round(p)) > 0.01
 DURATION = "return tick == 0 ? '0' : Math.abs(tick) < 0.9995 ? +(tick * 1e3).toPrecision(3) + ' ms' : +tick.toPrecision(3) + ' s'"  # noqa: E501
 
 SQUARE = """
-const [left, right, bottom, top] = box.data.edge, w = plot.inner_width, h = plot.inner_height
+const known = !plot.properties.inner_width.is_unset && !plot.properties.inner_height.is_unset
+const [left, right, bottom, top] = box.data.edge
+const w = known ? plot.inner_width : 0, h = known ? plot.inner_height : 0
 if (w > 0 && h > 0) {
   const scale = Math.max((right - left) / w, (top - bottom) / h) / 2
   const x = (left + right) / 2, y = (bottom + top) / 2

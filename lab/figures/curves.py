@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, Label, Rang
 from bokeh.plotting import figure
 
 from andersonn_core.words import residual_text, seconds_text
-from lab.figures.base import bare_figure, decades, durations, paint
+from lab.figures.base import DURATION, bare_figure, decades, durations, paint
 from lab.theme import FONT, LABELS, Palette
 from lab.traces import Trace, empty_columns, marks
 
@@ -27,6 +27,12 @@ GHOST_ALPHA, BAND_ALPHA = 0.28, 0.13
 BELOW, LINE, NEAR = 7.0, 16.0, 0.24  # labels at line ends: pixels, pixels, part of the width
 
 
+def _empty(source: ColumnDataSource) -> None:
+    """Take the points off; an empty source stays as it is, since every change is sent."""
+    if len(source.data["evaluation"]):
+        source.data = empty_columns()
+
+
 class CurvePair:
     """Both figures and the sources they draw; every change is a change of data, never a rebuild."""
 
@@ -35,6 +41,7 @@ class CurvePair:
             name: ColumnDataSource(empty_columns(), name=f"curve {name}") for name in METHODS
         }
         self.ghost = {name: ColumnDataSource(empty_columns()) for name in METHODS}
+        self._started: set[str] = set()  # begun, and nothing drawn of it
         self.pins = ColumnDataSource(
             {"x_evaluation": [], "x_seconds": [], "y": [], "dash": [], "color": []}
         )
@@ -75,9 +82,16 @@ class CurvePair:
     def _furniture(self, plot: figure, axis: str) -> None:
         tolerance = Span(dimension="width", line_width=1, line_dash=[2, 3], location=1e-6)
         label = Label(
-            x=self.x[axis].end, y=1e-6, x_offset=-4, y_offset=3, text="", text_font=FONT, text_align="right",
-            text_font_size="12px", text_baseline="bottom",
-        )  # fmt: skip
+            x=self.x[axis].end,
+            y=1e-6,
+            x_offset=-4,
+            y_offset=3,
+            text="",
+            text_font=FONT,
+            text_align="right",
+            text_font_size="12px",
+            text_baseline="bottom",
+        )
         self.x[axis].js_link("end", label, "x")
         self.x[axis].on_change("end", lambda _attr, _old, new: label.update(x=new))
         cursor = Span(dimension="height", line_width=1.5, location=1.0, visible=False)
@@ -168,7 +182,7 @@ class CurvePair:
     # -- data -------------------------------------------------------------------------------------
 
     def set_tolerance(self, tolerance: float) -> None:
-        """Move the tolerance line, and the decades with it: the only thing that moves them early."""
+        """Move the tolerance line, and the decades with it: nothing else moves them early."""
         shown = tolerance if tolerance > 0 else 1e-15
         for span, label in zip(self.tolerance_lines, self.tolerance_labels, strict=True):
             span.location = label.y = shown
@@ -180,19 +194,34 @@ class CurvePair:
         """A new run of this method: what stood turns pale until the new curve stands."""
         if complete:
             self.ghost[name].data = dict(self.live[name].data)
-        self.live[name].data = empty_columns()
+        self._started.add(name)
 
     def stream(self, name: str, columns: Mapping[str, list[float]]) -> None:
-        """Add points to a live curve."""
-        self.live[name].stream(dict(columns))
+        """Add points to a live curve; the first ones of a run replace the curve before.
+
+        A column that is emptied and streamed into within one event can reach the browser twice:
+        Panel may hold the emptied column back and send it when it is full already.
+        """
+        if name in self._started:
+            self._started.remove(name)
+            self.live[name].data = {key: list(values) for key, values in columns.items()}
+        else:
+            self.live[name].stream(dict(columns))
+
+    def empty_rest(self) -> None:
+        """Runs that have begun and have no point yet have no curve."""
+        for name in self._started:
+            self.live[name].data = empty_columns()
+        self._started.clear()
 
     def clear(self, name: str) -> None:
         """Take a method off the figures."""
-        self.live[name].data = self.ghost[name].data = empty_columns()
+        for source in (self.live[name], self.ghost[name]):
+            _empty(source)
 
     def finish(self, name: str) -> None:
         """The new curve stands: its pale predecessor goes."""
-        self.ghost[name].data = empty_columns()
+        _empty(self.ghost[name])
         count = len(self.live[name].data["mark"])
         if count:
             self.live[name].patch({"mark": [(slice(0, count), marks(count))]})
@@ -240,7 +269,8 @@ class CurvePair:
             width = float(self.x[axis].end)
             data[f"shift_{axis}"] = _stacked(data[f"x_{axis}"], data["y"], width)
             data[f"align_{axis}"] = [_aligned(x / width) for x in data[f"x_{axis}"]]
-        self.ends.data = data
+        if data != self.ends.data:
+            self.ends.data = data
 
     def _recolor_ends(self) -> None:
         names = self.ends.data["name"]
@@ -258,10 +288,10 @@ class CurvePair:
 
     def show_cursor(self, evaluation: float | None, seconds: float | None) -> None:
         """The line that scrubbing moves; None takes it away."""
-        for axis, value in (("evaluation", evaluation), ("seconds", seconds)):
-            self.cursors[axis].visible = value is not None
-            if value is not None:
-                self.cursors[axis].location = value
+        for axis, place in (("evaluation", evaluation), ("seconds", seconds)):
+            self.cursors[axis].visible = place is not None
+            if place is not None:
+                self.cursors[axis].location = place
 
     def set_pins(self, lines: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) -> None:
         """Draw pinned runs as thin lines with their numbers."""
@@ -311,15 +341,18 @@ def _aligned(place: float) -> str:
 
 
 def _hover(name: str, renderers: list[Any]) -> HoverTool:
-    duration = CustomJSHover(
-        code="return value < 1 ? +(value * 1e3).toPrecision(3) + ' ms' : +value.toPrecision(3) + ' s'"
-    )
+    duration = CustomJSHover(code=DURATION.replace("tick", "value"))
     residual = CustomJSHover(code="return value.toExponential(1)")
     return HoverTool(
-        renderers=renderers[:1], mode="mouse", attachment="above", line_policy="nearest",
+        renderers=renderers[:1],
+        mode="mouse",
+        attachment="above",
+        line_policy="nearest",
         tooltips=[
-            (LABELS[name], "evaluation @evaluation"), ("time", "@seconds{custom}"),
-            ("median residual", "@median{custom}"), ("worst residual", "@worst{custom}"),
+            (LABELS[name], "evaluation @evaluation"),
+            ("time", "@seconds{custom}"),
+            ("median residual", "@median{custom}"),
+            ("worst residual", "@worst{custom}"),
         ],
         formatters={"@seconds": duration, "@median": residual, "@worst": residual},
-    )  # fmt: skip
+    )

@@ -39,8 +39,12 @@ class HeatMap:
             palette=list(colors.heat), low=-6, high=0, nan_color="rgba(0,0,0,0)"
         )
         self.figure = bare_figure(
-            x_range=self.x, y_range=self.y, height=170, x_axis_label="evaluation", y_axis_label="sample",
-        )  # fmt: skip
+            x_range=self.x,
+            y_range=self.y,
+            height=170,
+            x_axis_label="evaluation",
+            y_axis_label="sample",
+        )
         self.figure.grid.visible = False
         self.figure.yaxis.ticker = BasicTicker(
             desired_num_ticks=3, mantissas=[1, 2, 4, 8], min_interval=1
@@ -71,14 +75,21 @@ class HeatMap:
         style: dict[str, Any] = dict(x="evaluation", y="sample")
         self.dots = {
             "restart": self.figure.scatter(
-                marker="dash", angle=math.pi / 2, size=5, line_width=1, line_alpha=0.5,
-                source=self.marks["restart"], **style,
+                marker="dash",
+                angle=math.pi / 2,
+                size=5,
+                line_width=1,
+                line_alpha=0.5,
+                source=self.marks["restart"],
+                **style,
             ),
-            "drop": self.figure.scatter(marker="x", size=4, line_width=1, line_alpha=0.5, source=self.marks["drop"], **style),
+            "drop": self.figure.scatter(
+                marker="x", size=4, line_width=1, line_alpha=0.5, source=self.marks["drop"], **style
+            ),
             "fallback": self.figure.scatter(
                 marker="triangle", size=9, line_width=1.2, source=self.marks["fallback"], **style
             ),
-        }  # fmt: skip
+        }
 
     def _color_bar(self) -> None:
         self.bar = ColorBar(

@@ -37,15 +37,30 @@ class DigitsPicture:
         self.figure.image(
             "image", "x", "y", "dw", "dh", source=self.tiles, color_mapper=self.mapper
         )
-        self.frame = self.figure.quad(source=self.marks, fill_color=None, line_width=1.6,
-                                      left="left", right="right", top="top", bottom="bottom").glyph  # fmt: skip
+        self.frame = self.figure.quad(
+            source=self.marks,
+            fill_color=None,
+            line_width=1.6,
+            left="left",
+            right="right",
+            top="top",
+            bottom="bottom",
+        ).glyph
         self.texts = {
             name: self.figure.text(
-                "x", "y", "text", text_alpha="alpha", source=self.reads[name], text_align="center",
-                text_baseline="middle", text_font=value(FONT), text_font_style="bold", text_font_size="13px",
+                "x",
+                "y",
+                "text",
+                text_alpha="alpha",
+                source=self.reads[name],
+                text_align="center",
+                text_baseline="middle",
+                text_font=value(FONT),
+                text_font_style="bold",
+                text_font_size="13px",
             ).glyph
             for name in SHOWN
-        }  # fmt: skip
+        }
         self.columns, self.rows = 16, 1
         self.paint(colors)
 
@@ -80,7 +95,7 @@ class DigitsPicture:
         return column * TILE + (TILE - 1) / 2, (self.rows - row) * ROW - 1.02
 
     def show(self, chances: Mapping[str, NDArray[Any] | None], final: NDArray[Any] | None) -> None:
-        """Write each method's present readings; frame the digits where they are not the final ones."""
+        """Write each method's present readings; frame the digits that Anderson gets wrong."""
         count = len(self.tiles.data["x"])
         wrong: set[int] = set()
         for name, offset in zip(SHOWN, (0.26, 0.74), strict=True):

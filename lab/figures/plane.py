@@ -47,11 +47,17 @@ class Plane:
         ).glyph
         self.one = self.figure.scatter([1.0], [0.0], marker="x", size=10, line_width=2).glyph
         self.bar = ColorBar(
-            color_mapper=self.mapper, width=8, padding=2, label_standoff=5, bar_line_color=None,
-            major_label_text_font=FONT, major_label_text_font_size="11px", major_tick_line_color=None,
+            color_mapper=self.mapper,
+            width=8,
+            padding=2,
+            label_standoff=5,
+            bar_line_color=None,
+            major_label_text_font=FONT,
+            major_label_text_font_size="11px",
+            major_tick_line_color=None,
             ticker=BasicTicker(desired_num_ticks=4, min_interval=1),
             formatter=CustomJSTickFormatter(code="return tick == 0 ? '1' : '1e' + tick"),
-        )  # fmt: skip
+        )
         self.figure.add_layout(self.bar, "right")
         self.paint(colors)
 

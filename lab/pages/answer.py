@@ -1,4 +1,4 @@
-"""The top of the page: the question, the live answer in words, how the runs ended, and the badges."""
+"""The top of the page: the question, the live answer in words, how the runs ended, the badges."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from lab.pages.card import STYLE, escape, text
 from lab.theme import LABELS, Palette
 
 STATUS_SECONDS = 0.4  # a screen reader can't follow more often
+
+
+STALE = "<div class='stale'>"
 
 
 class Answer(pn.viewable.Viewer):
@@ -41,9 +44,10 @@ class Answer(pn.viewable.Viewer):
         self.tiles = text("", "lab-tiles")
         self.theory = text(
             f"<details><summary>What is going on?</summary><p>{escape(words.THEORY)} "
-            "<code>make notebooks</code> opens <code>notebooks/01_anderson</code>, which derives it "
-            "from the secant method.</p></details>", "lab-theory",
-        )  # fmt: skip
+            "<code>make notebooks</code> opens <code>notebooks/01_anderson</code>, which derives "
+            "it from the secant method.</p></details>",
+            "lab-theory",
+        )
 
     def run(self, live: Live) -> None:
         """While solves run: the status counts."""
@@ -58,20 +62,17 @@ class Answer(pn.viewable.Viewer):
                 levels[name] = (trace.evaluations, float(torch.tensor(trace.levels).nanmedian()))
         self._status(words.running_line(levels))
 
-    def stale(self, yes: bool) -> None:
-        """Whether the answer belongs to runs that were superseded."""
-        for pane, name in (
-            (self.headline, "lab-answer"),
-            (self.verdict, "lab-verdict"),
-            (self.tiles, "lab-tiles"),
-        ):
-            classes = [name, "lab-stale"] if yes else [name]
-            if pane.css_classes != classes:
-                pane.css_classes = classes
+    def stale(self) -> None:
+        """Turn the answer pale: it belongs to runs that were superseded.
+
+        The mark is in the markup: a change of CSS classes would lay out the whole page anew.
+        """
+        for pane in (self.headline, self.verdict, self.tiles):
+            if pane.object and not pane.object.startswith(STALE):
+                pane.object = f"{STALE}{pane.object}</div>"
 
     def show(self, live: Live) -> None:
         """Say what came out."""
-        self.stale(False)
         self.start_over.visible = bool(live.errors)
         self._said = 0.0
         if live.errors:
@@ -140,10 +141,24 @@ class Answer(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
-            self.question, self.headline, self.verdict, self.start_over, self.tiles,
-            pn.Row(self.status, self.theory, sizing_mode="stretch_width", margin=0, css_classes=["lab-line"], stylesheets=[STYLE]),
-            sizing_mode="stretch_width", margin=0, css_classes=["lab-answers"], stylesheets=[STYLE],
-        )  # fmt: skip
+            self.question,
+            self.headline,
+            self.verdict,
+            self.start_over,
+            self.tiles,
+            pn.Row(
+                self.status,
+                self.theory,
+                sizing_mode="stretch_width",
+                margin=0,
+                css_classes=["lab-line"],
+                stylesheets=[STYLE],
+            ),
+            sizing_mode="stretch_width",
+            margin=0,
+            css_classes=["lab-answers"],
+            stylesheets=[STYLE],
+        )
 
 
 def _is_array(z: object) -> bool:

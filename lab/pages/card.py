@@ -12,7 +12,7 @@ STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 def text(markup: str = "", *classes: str, **options: Any) -> pn.pane.HTML:
-    """A pane for markup that this package wrote; everything else is escaped before it comes here."""
+    """A pane for markup that this package wrote; all else is escaped before it comes here."""
     settings: dict[str, Any] = dict(sizing_mode="stretch_width", margin=0, stylesheets=[STYLE])
     return pn.pane.HTML(markup, css_classes=list(classes), **(settings | options))
 
@@ -26,6 +26,23 @@ def bokeh_pane(plot: Any, **options: Any) -> pn.pane.Bokeh:
     """A figure that fills its place; its colors are its own, not the design's."""
     settings: dict[str, Any] = dict(sizing_mode="stretch_width", margin=0)
     return pn.pane.Bokeh(plot, theme=None, **(settings | options))
+
+
+class Later(pn.Column):
+    """A place for panes that most visits never need; they join the page when it first shows them.
+
+    The page's first second grows with its models: Panel walks through all of them for every widget.
+    """
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(**(dict(sizing_mode="stretch_width", margin=0, visible=False) | options))
+        self._parts = list(parts)
+
+    def show(self, yes: bool = True) -> None:
+        """Show the panes, or hide them."""
+        if yes and not self.objects:
+            self.objects = self._parts
+        self.visible = yes
 
 
 class Card(pn.viewable.Viewer):
@@ -47,14 +64,17 @@ class Card(pn.viewable.Viewer):
     def boxed(self, *parts: Any, noted: bool = True, **options: Any) -> pn.Column:
         """The card with its parts below title and sentence."""
         settings: dict[str, Any] = dict(
-            sizing_mode="stretch_width", css_classes=["lab-card", "lab-cell"], stylesheets=[STYLE], margin=0,
-        )  # fmt: skip
+            sizing_mode="stretch_width",
+            css_classes=["lab-card", "lab-cell"],
+            stylesheets=[STYLE],
+            margin=0,
+        )
         head = (self.heading, self.note) if noted else (self.heading,)
         return pn.Column(*head, *parts, **(settings | options))
 
 
 def grid(*parts: Any, name: str) -> pn.Column:
-    """Parts side by side, below one another where it is narrow; `name` is its class in the style sheet."""
+    """Parts side by side, or below one another where it is narrow; `name` is the CSS class."""
     return pn.Column(
         *parts,
         css_classes=["lab-grid", *name.split()],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import panel as pn
+from panel.io.document import unlocked
 
 from andersonn_core import SolveResult, SolveSpec
 from lab.code import as_python
@@ -29,6 +32,14 @@ Publish = Callable[[list[Update]], None]
 Schedule = Callable[[Callable[[], None]], Any]
 
 
+def together() -> AbstractContextManager[None]:
+    """Send all changes to the browser in one message: each one costs a walk through all models."""
+    return unlocked(policy="collect")  # in order: a stream of points must follow its own reset
+
+
+SETTLED = 0.2  # seconds after the runs' end before the slower cards follow
+
+
 class Convergence(pn.viewable.Viewer):
     """Controls -> runner -> curves; everything else follows when the runs have ended."""
 
@@ -44,9 +55,10 @@ class Convergence(pn.viewable.Viewer):
         self.controls, self.colors, self.live = controls, colors, Live()
         self.specs: dict[str, SolveSpec] = {}
         self.pins_changed: Callable[[], None] = lambda: None
-        self.rail = rail or Rail(controls)
-        # Panel runs its events without Bokeh's lock now and then: figures change on the schedule only.
-        self.schedule, self._scrubbing = schedule, False
+        self.rail = rail or Rail(controls, schedule)
+        # Panel runs some events without Bokeh's lock: figures change on the schedule only.
+        self.schedule, self._scrubbing, self._closed = schedule, False, False
+        self.settled_after = SETTLED
         self.pins = Pins(lambda: schedule(self._list_pins))
         self.answer = Answer(colors, self.start_over)
         self.curves = Curves(colors, controls.rtol)
@@ -56,8 +68,13 @@ class Convergence(pn.viewable.Viewer):
         self.picture, self.polynomial = Picture(colors), Polynomial(colors, schedule)
         self.shelf = Shelf(self.pins, self._pin, list(self.curves.pair.figures.values()))
         self.painted = (
-            self.curves, self.time_split, self.samples, self.devices, self.picture, self.polynomial,
-        )  # fmt: skip
+            self.curves,
+            self.time_split,
+            self.samples,
+            self.devices,
+            self.picture,
+            self.polynomial,
+        )
         self.runner, self.pin_runner = runner(self.publish), runner(self._publish_pins)
         controls.param.watch(lambda _: self.submit(), "revision")
 
@@ -81,18 +98,19 @@ class Convergence(pn.viewable.Viewer):
     def submit_pins(self, specs: list[SolveSpec]) -> None:
         """Run, and pin, what a link has pinned."""
         if specs:
-            self.pin_runner.submit({str(index): spec for index, spec in enumerate(specs)})
             self._pinned = specs
+            self.pin_runner.submit({str(index): spec for index, spec in enumerate(specs)})
 
     def publish(self, updates: list[Update]) -> None:
         """The only place that changes figures while runs are under way."""
-        if updates[0].reset:
-            self._begin()
-        self.curves.take(self.live, updates)
-        if self.live.complete:
-            self._end()
-        else:
-            self.answer.run(self.live)
+        with together():
+            if updates[0].reset:
+                self._begin()
+            self.curves.take(self.live, updates)
+            if self.live.complete:
+                self._end()
+            else:
+                self.answer.run(self.live)
 
     def _publish_pins(self, updates: list[Update]) -> None:
         for update in updates:
@@ -106,7 +124,7 @@ class Convergence(pn.viewable.Viewer):
         self.live.expected = self.curves.pair.expected
         self.playback.stop()
         self.curves.begin(self.live, before)
-        self.answer.stale(True)
+        self.answer.stale()
         self.playback.stop_run.disabled = False
 
     def _end(self) -> None:
@@ -115,15 +133,32 @@ class Convergence(pn.viewable.Viewer):
         self.playback.stop_run.disabled = True
         self.answer.show(live)
         self.curves.show(live)
-        if live.errors:
+        if not live.errors:
+            # The slower cards wait: while a slider moves, the next run has already begun by then.
+            self._settle_later(live)
+
+    def _settle_later(self, live: Live) -> None:
+        if not self.settled_after:
+            self._settle(live)
             return
-        for card in (self.time_split, self.samples, self.picture):
-            card.show(live)
-        for card in (self.devices, self.polynomial):
-            card.show(live, self.spec)
-        self.shelf.show(live, self.code())
-        self.playback.reset(live.longest)
-        self.scrub(live.longest, cursor=False)
+        timer = threading.Timer(
+            self.settled_after, lambda: self.schedule(lambda: self._settle(live))
+        )
+        timer.daemon = True
+        timer.start()
+
+    def _settle(self, live: Live) -> None:
+        """Show the finished runs in every card, unless newer ones have begun."""
+        if live is not self.live or self._closed:
+            return
+        with together():
+            for card in (self.time_split, self.samples, self.picture):
+                card.show(live)
+            for card in (self.devices, self.polynomial):
+                card.show(live, self.spec)
+            self.shelf.show(live, self.code())
+            self.playback.reset(live.longest)
+            self.scrub(live.longest, cursor=False)
 
     @property
     def spec(self) -> SolveSpec | None:
@@ -137,7 +172,7 @@ class Convergence(pn.viewable.Viewer):
     # -- playback, pins, colors -------------------------------------------------------------------
 
     def _follow_slider(self, _evaluation: int) -> None:
-        """The slider moved: show where it is when its turn comes, however often it moved until then."""
+        """The slider moved: show where it is when its turn comes, however often it moved."""
         if not self._scrubbing:
             self._scrubbing = True
             self.schedule(self._scrub_to_slider)
@@ -180,6 +215,7 @@ class Convergence(pn.viewable.Viewer):
 
     def close(self) -> None:
         """The visitor has left."""
+        self._closed = True
         self.runner.close()
         self.pin_runner.close()
         self.polynomial.job.cancel()

@@ -43,6 +43,7 @@ class Curves(Card):
                 self.pair.stream(update.method, columns)
             if live.ended(update.method):
                 self.pair.finish(update.method)
+        self.pair.empty_rest()
         self.pair.label_ends({name: trace for name, trace in live.traces.items()})
 
     def show(self, live: Live) -> None:
@@ -51,10 +52,9 @@ class Curves(Card):
         self.pair.label_ends(live.traces)
         self.pair.mark_crossing(self._crossing(live))
         batch = next(iter(live.results.values())).status.numel() if live.results else 1
-        self.say(
-            "One sample." if batch == 1 else
-            f"Thick: the median of {words.noun(live.problem_name, batch)}; shaded: 10 to 90 %; thin: the worst."
-        )  # fmt: skip
+        samples = words.noun(live.problem_name, batch)
+        spread = f"Thick: the median of {samples}; shaded: 10 to 90 %; thin: the worst."
+        self.say("One sample." if batch == 1 else spread)
 
     def _crossing(self, live: Live) -> dict[str, tuple[float, float, str] | None]:
         point, source = live.crossing, self.pair.live["anderson"].data

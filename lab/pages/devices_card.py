@@ -1,4 +1,4 @@
-"""CPU against GPU: bars over batch sizes, live where there is a GPU, else recorded, else one line."""
+"""CPU against GPU: bars over batch sizes, live where there is a GPU, else recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from andersonn_core import SolveSpec
 from lab.devices import DeviceTimings, Timing, TimingNews, recorded
 from lab.figures.bars import DeviceBars
 from lab.live import Live
-from lab.pages.card import Card, bokeh_pane
+from lab.pages.card import Card, Later, bokeh_pane
 from lab.theme import Palette
 
 SHOWN_SIZES = (1, 4, 16, 64, 256, 1024)
@@ -27,9 +27,7 @@ class Devices(Card):
     def __init__(self, colors: Palette, schedule: Callable[[Callable[[], None]], Any]) -> None:
         super().__init__()
         self.bars = DeviceBars(colors)
-        self.pane = pn.Column(
-            bokeh_pane(self.bars.figure), visible=False, sizing_mode="stretch_width", margin=0
-        )
+        self.pane = Later(bokeh_pane(self.bars.figure))
         self.button = pmui.Button(
             label="Time this machine",
             icon="timer",
@@ -70,7 +68,7 @@ class Devices(Card):
             self.button.param.update(disabled=False, label="Time this machine")
 
     def _draw(self, sentence: str = "") -> None:
-        """Bars of what was measured here and of the newest recorded GPU; say whose numbers they are."""
+        """Bars of what was measured here and of the newest recorded GPU, and whose they are."""
         rows = [row for row in self.measured if row.method == "anderson"]
         words = [sentence] if sentence else []
         if rows:
@@ -82,7 +80,7 @@ class Devices(Card):
             rows += [row for name, row in known if name == label and row.method == "anderson"]
             words.append(f"GPU {label}." if known else line)
         self.say(" ".join(words))
-        self.pane.visible = bool(rows)
+        self.pane.show(bool(rows))
         self.bars.show(_sorted(rows))
 
     def paint(self, colors: Palette) -> None:

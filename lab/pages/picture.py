@@ -6,7 +6,7 @@ import panel as pn
 
 from lab.figures.pictures import SHOWN, DigitsPicture, FieldPicture
 from lab.live import Live
-from lab.pages.card import Card, bokeh_pane
+from lab.pages.card import Card, Later, bokeh_pane
 from lab.theme import Palette
 
 
@@ -18,14 +18,9 @@ class Picture(Card):
     def __init__(self, colors: Palette) -> None:
         super().__init__()
         self.digits, self.fields = DigitsPicture(colors), FieldPicture(colors)
-        self.digits_pane = bokeh_pane(self.digits.figure)
-        self.fields_pane = pn.Row(
-            *(
-                bokeh_pane(plot, height=240, sizing_mode="stretch_width")
-                for plot in self.fields.figures.values()
-            ),
-            sizing_mode="stretch_width",
-        )
+        self.digits_pane = Later(bokeh_pane(self.digits.figure))
+        fields = [bokeh_pane(plot, height=240) for plot in self.fields.figures.values()]
+        self.fields_pane = Later(pn.Row(*fields, sizing_mode="stretch_width", margin=0))
         self.box = self.boxed(self.digits_pane, self.fields_pane)
         self.box.visible = False
         self.live: Live | None = None
@@ -36,7 +31,8 @@ class Picture(Card):
         problem = live.problem
         reads = problem is not None and problem.predict is not None and problem.inputs is not None
         draws = problem is not None and problem.picture is not None and not reads
-        self.digits_pane.visible, self.fields_pane.visible = reads, draws
+        self.digits_pane.show(reads)
+        self.fields_pane.show(draws)
         self.box.visible = reads or draws
         if reads:
             assert problem is not None and problem.inputs is not None
@@ -57,7 +53,8 @@ class Picture(Card):
             for name in SHOWN:
                 self.fields.show(name, self._field(name, evaluation))
             self.say(
-                f"Sample 1 at evaluation {evaluation}: left by forward iteration, right by Anderson."
+                f"Sample 1 at evaluation {evaluation}: left by forward iteration, "
+                "right by Anderson."
             )
 
     def _read(self, live: Live, evaluation: int) -> None:
@@ -75,8 +72,9 @@ class Picture(Card):
             if (reading := chances.get(name)) is not None
         ]
         self.say(
-            f"At evaluation {evaluation} read right: {', '.join(right)}. Below each digit: what forward iteration "
-            "(gray) and Anderson (blue) would answer now, pale while unsure; framed: Anderson is wrong."
+            f"At evaluation {evaluation} read right: {', '.join(right)}. Below each digit: what "
+            "forward iteration (gray) and Anderson (blue) would answer now, pale while unsure; "
+            "framed: Anderson is wrong."
         )
 
     def _field(self, name: str, evaluation: int):  # noqa: ANN202  an array or None

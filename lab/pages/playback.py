@@ -21,9 +21,14 @@ class Playback(pn.viewable.Viewer):
         super().__init__()
         self._scrub, self._quiet, self._timer = scrub, False, None
         self.slider = pmui.IntSlider(
-            label="evaluation", start=1, end=2, value=1, sizing_mode="stretch_width", margin=(0, 12, 0, 6),
+            label="evaluation",
+            start=1,
+            end=2,
+            value=1,
+            sizing_mode="stretch_width",
+            margin=(0, 12, 0, 6),
             size="small",
-        )  # fmt: skip
+        )
         self.slider.param.watch(self._moved, "value")
         self.play = self._button("Play", "play_arrow", self._toggle)
         self.stop_run = self._button("Stop the run", "stop_circle", stop)
@@ -86,6 +91,12 @@ class Playback(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Row(
-            *self.buttons, self.slider, self.stop_run, sizing_mode="stretch_width", css_classes=["lab-card", "lab-playback"],
-            stylesheets=[STYLE], margin=0, align="center",
-        )  # fmt: skip
+            *self.buttons,
+            self.slider,
+            self.stop_run,
+            sizing_mode="stretch_width",
+            css_classes=["lab-card", "lab-playback"],
+            stylesheets=[STYLE],
+            margin=0,
+            align="center",
+        )

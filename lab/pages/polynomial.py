@@ -11,15 +11,15 @@ from andersonn_core import SolveSpec
 from andersonn_core.words import residual_text
 from lab.figures.plane import Plane
 from lab.live import Live
-from lab.pages.card import STYLE, Card, bokeh_pane, grid, text
+from lab.pages.card import STYLE, Card, Later, bokeh_pane, grid, text
 from lab.spectra import Spectrum, SpectrumJob, drawable
 from lab.theme import Palette
 
-LEGEND = """<p>On a linear map the residual after k steps is p<sub>k</sub>(J) times the first one. The
-polynomial must be 1 at 1 (the cross), and Anderson chooses the rest: it becomes small where the eigenvalues
-(dots) lie. Forward iteration has no choice: its polynomial is &lambda;<sup>k</sup>, small only near 0.</p>
-<p>Move the window or scrub through the evaluations and watch the roots walk. The dashed line is the unit
-circle.</p>"""
+LEGEND = """<p>On a linear map the residual after k steps is p<sub>k</sub>(J) times the first one.
+The polynomial must be 1 at 1 (the cross), and Anderson chooses the rest: it becomes small where the
+eigenvalues (dots) lie. Forward iteration has no choice: its polynomial is &lambda;<sup>k</sup>,
+small only near 0.</p><p>Move the window or scrub through the evaluations and watch the roots walk.
+The dashed line is the unit circle.</p>"""
 
 
 class Polynomial(Card):
@@ -34,14 +34,13 @@ class Polynomial(Card):
         self.evaluation = 1
         self.job = SpectrumJob(lambda spectrum: schedule(lambda: self._arrive(spectrum)))
         self.legend = text(LEGEND, "lab-legend")
-        plane = pn.Column(
-            bokeh_pane(self.plane.figure), css_classes=["lab-plane"], stylesheets=[STYLE],
-            sizing_mode="stretch_width", margin=0,
-        )  # fmt: skip
+        self.pane = Later(
+            bokeh_pane(self.plane.figure), css_classes=["lab-plane"], stylesheets=[STYLE]
+        )
         words = pn.Column(
             self.note, self.legend, css_classes=["lab-words"], stylesheets=[STYLE], margin=0
         )
-        self.box = self.boxed(grid(plane, words, name="lab-side"), noted=False)
+        self.box = self.boxed(grid(self.pane, words, name="lab-side"), noted=False)
         self.box.visible = False
 
     def show(self, live: Live, spec: SolveSpec | None) -> None:
@@ -51,6 +50,7 @@ class Polynomial(Card):
         self.box.visible = (
             spec is not None and problem is not None and drawable(spec.problem, known)
         )
+        self.pane.show(self.box.visible)
         if self.box.visible and spec is not None:
             self.job.request(spec)
         else:

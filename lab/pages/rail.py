@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,27 +40,48 @@ SECTIONS = {
 class Rail(pn.viewable.Viewer):
     """Widgets bound to the controls; a refused value springs back and says why."""
 
-    def __init__(self, controls: Controls, own_map: bool = False) -> None:
+    def __init__(
+        self,
+        controls: Controls,
+        schedule: Callable[[Callable[[], None]], Any],
+        own_map: bool = False,
+    ) -> None:
         super().__init__()
         self.controls, self.own_map, self._busy = controls, own_map, False
-        self.bound = {name: bound_widget(controls.knob(name), KNOBS[name]) for name in KNOBS}
-        for name, bound in self.bound.items():
-            bound.widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
+        self._schedule = schedule
+        self.bound: dict[str, BoundWidget] = {}
+        self._bind(name for name in BIG if not (own_map and name == "batch_size"))
+        self.folded = pn.Column(sizing_mode="stretch_width")
         self.problem = pmui.Select(
             label="Problem", value=controls.problem, sizing_mode="stretch_width", size="small",
             options={spec.label: key for key, spec in PROBLEMS.items()}, margin=(4, 0, 8, 0),
         )  # fmt: skip
         self.problem.param.watch(lambda event: self._set("problem", event.new), "value")
         self.broyden = pmui.Switch(
-            label="also show Broyden", value=controls.broyden, description=controls.param.broyden.doc,
+            label="also show Broyden",
+            value=controls.broyden,
+            description=controls.param.broyden.doc,
             margin=(2, 0),
-        )  # fmt: skip
+        )
         self.broyden.param.watch(lambda event: self._set("broyden", event.new), "value")
         self.summary = text("", "lab-note", "lab-summary", margin=(0, 0, 8, 0))
         self.others = text("", "lab-note", margin=(6, 0))
         self.notice = text("", "lab-notice", margin=(6, 0))
         controls.param.watch(lambda _: self.follow(), ["revision", "notice"])
         self.follow()
+
+    def _bind(self, names: Iterable[str]) -> None:
+        for name in names:
+            bound = bound_widget(self.controls.knob(name), KNOBS[name])
+            bound.widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
+            self.bound[name] = bound
+
+    def unfold(self) -> None:
+        """Make the other knobs' widgets, which most visits never need, and show them."""
+        if not self.folded.objects:
+            self._bind(name for name in KNOBS if name not in self.bound)
+            self.follow()
+            self.folded.objects = [*self._sections(), *([] if self.own_map else [self.others])]
 
     # -- binding ----------------------------------------------------------------------------------
 
@@ -96,8 +117,9 @@ class Rail(pn.viewable.Viewer):
                 )
         self.summary.object = html.escape(PROBLEMS[self.controls.problem].summary)
         self.others.object = _others(reasons)
-        for name in KNOBS:
-            self.bound[name].widget.visible = name not in _foreign(reasons)
+        foreign = _foreign(reasons)
+        for name, bound in self.bound.items():
+            bound.widget.visible = name not in foreign
         notice = self.controls.notice
         self.notice.object = (
             f"<div class='warning' role='alert'>{html.escape(notice)}</div>" if notice else ""
@@ -110,8 +132,12 @@ class Rail(pn.viewable.Viewer):
         buttons = []
         for name in PRESETS:
             button = pmui.Button(
-                label=name, variant="outlined", size="small", margin=(0, 6, 6, 0), css_classes=["lab-preset"],
-            )  # fmt: skip
+                label=name,
+                variant="outlined",
+                size="small",
+                margin=(0, 6, 6, 0),
+                css_classes=["lab-preset"],
+            )
             button.on_click(lambda _, name=name: self.controls.preset(name))
             buttons.append(button)
         return pn.FlexBox(
@@ -122,37 +148,28 @@ class Rail(pn.viewable.Viewer):
             stylesheets=[STYLE],
         )
 
-    def _sections(self, widgets: Mapping[str, BoundWidget]) -> list[Any]:
-        rest = [name for name in widgets if name not in BIG]
+    def _sections(self) -> list[Any]:
         known = {name for names in SECTIONS.values() for name in names}
+        own = tuple(name for name in self.bound if name not in known)
         parts: list[Any] = []
         for title, names in SECTIONS.items():
-            own = [name for name in rest if name not in known] if title == "Problem" else []
-            chosen = own + [name for name in names if name in rest]
             if title == "Problem" and self.own_map:
                 continue
             parts.append(text(f"<h3>{title}</h3>", "lab-section", margin=(8, 0, 0, 0)))
-            parts += [widgets[name].widget for name in chosen]
+            chosen = own + names if title == "Problem" else names
+            parts += [
+                self.bound[name].widget for name in chosen if name in self.bound and name not in BIG
+            ]
         return parts
 
     def __panel__(self) -> pn.viewable.Viewable:
-        big = [
-            self.bound[name].widget for name in BIG if not (self.own_map and name == "batch_size")
-        ]
+        big = [bound.widget for name, bound in self.bound.items() if name in BIG]
         head = [] if self.own_map else [self.problem, self.summary, self._preset_row()]
-        rest = pn.Column(
-            *self._sections(self.bound),
-            *([] if self.own_map else [self.others]),
-            sizing_mode="stretch_width",
-        )
         more = pmui.Accordion(
-            ("More knobs", rest),
-            active=[],
-            sizing_mode="stretch_width",
-            margin=(6, 0),
-            disable_gutters=True,
-            sx=FOLD,
-        )
+            ("More knobs", self.folded), active=[], sizing_mode="stretch_width", margin=(6, 0),
+            disable_gutters=True, sx=FOLD,
+        )  # fmt: skip
+        more.param.watch(lambda _: self._schedule(self.unfold), "active")
         return pn.Column(
             *head, *big, self.broyden, self.notice, more, sizing_mode="stretch_width",
             margin=0, css_classes=["lab-rail"], stylesheets=[STYLE],
@@ -160,7 +177,7 @@ class Rail(pn.viewable.Viewer):
 
 
 def _foreign(reasons: Mapping[str, str]) -> list[str]:
-    """Knobs that only other problems declare; the page lists them instead of showing dead widgets."""
+    """Knobs that only other problems declare; the page lists them in words."""
     common = {name for names in SECTIONS.values() for name in names} | {"size"}
     return [name for name in reasons if name in KNOBS and name not in common]
 

@@ -18,9 +18,9 @@ from lab.pins import HEADINGS, Pins
 from lab.theme import LABELS
 
 COPY = """
-const say = (done) => { console.debug(done) };
 const fallback = () => window.prompt('Copy this:', content);
-if (navigator.clipboard) navigator.clipboard.writeText(content).then(() => say('copied'), fallback); else fallback();
+if (navigator.clipboard) navigator.clipboard.writeText(content).then(() => {}, fallback)
+else fallback();
 """
 COPY_LINK = "const content = window.location.href;" + COPY
 COPY_CODE = "const content = source.data.code[0];" + COPY
@@ -28,11 +28,16 @@ PNG = """
 const views = figures.map((f) => Bokeh.index.find_one(f)).filter((v) => v != null);
 const parts = views.map((v) => v.export('png', true).canvas);
 const out = document.createElement('canvas');
-out.width = parts.reduce((sum, c) => sum + c.width, 0); out.height = Math.max(...parts.map((c) => c.height));
+out.width = parts.reduce((sum, c) => sum + c.width, 0);
+out.height = Math.max(...parts.map((c) => c.height));
 const context = out.getContext('2d');
-context.fillStyle = figures[0].background_fill_color; context.fillRect(0, 0, out.width, out.height);
+context.fillStyle = figures[0].background_fill_color;
+context.fillRect(0, 0, out.width, out.height);
 let x = 0; for (const c of parts) { context.drawImage(c, x, 0); x += c.width; }
-const link = document.createElement('a'); link.download = 'anderson-lab.png'; link.href = out.toDataURL('image/png'); link.click();
+const link = document.createElement('a');
+link.download = 'anderson-lab.png';
+link.href = out.toDataURL('image/png');
+link.click();
 """
 
 
@@ -127,10 +132,17 @@ class Shelf(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return pn.Column(
-            pn.FlexBox(*self.buttons, sizing_mode="stretch_width", margin=0), self.said, self.code_pane,
-            self.card_pane, self.table, self.removers, sizing_mode="stretch_width",
-            css_classes=["lab-card"], stylesheets=[STYLE], margin=0,
-        )  # fmt: skip
+            pn.FlexBox(*self.buttons, sizing_mode="stretch_width", margin=0),
+            self.said,
+            self.code_pane,
+            self.card_pane,
+            self.table,
+            self.removers,
+            sizing_mode="stretch_width",
+            css_classes=["lab-card"],
+            stylesheets=[STYLE],
+            margin=0,
+        )
 
 
 def _button(label: str, icon: str) -> Any:
@@ -141,12 +153,13 @@ def _button(label: str, icon: str) -> Any:
 
 def _table(rows: list[list[str]]) -> str:
     if not rows:
-        return "<p style='font-size:12.5px;color:var(--lab-muted)'>No pinned runs yet: pin one, move a slider, compare.</p>"
+        return "<p class='empty'>No pinned runs yet: pin one, move a slider, compare.</p>"
     head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in HEADINGS)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class='wide' tabindex='0' role='region' aria-label='Pinned runs'>{table}</div>"
 
 
 def card_table(cards: Mapping[str, RunCard]) -> str:
@@ -155,10 +168,11 @@ def card_table(cards: Mapping[str, RunCard]) -> str:
         return ""
     first = next(iter(cards.values()))
     facts = {
-        "device": f"{first.device}, {first.threads} torch thread{'s' if first.threads != 1 else ''}",
-        "date": first.date, "code": first.code_hash,
+        "device": f"{first.device}, torch threads: {first.threads}",
+        "date": first.date,
+        "code": first.code_hash,
         "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items()),
-    }  # fmt: skip
+    }
     facts |= {
         f"spec id, {LABELS[name]}": card.spec_id or "a map of your own"
         for name, card in cards.items()
@@ -170,6 +184,7 @@ def card_table(cards: Mapping[str, RunCard]) -> str:
     full = "\n\n".join(card.to_json() for card in cards.values())
     return (
         f"<table><tbody>{rows}</tbody></table><details><summary>Full run cards (JSON); "
-        "<code>python -m andersonn_core rerun card.json</code> says whether the numbers agree</summary>"
+        "<code>python -m andersonn_core rerun card.json</code> says whether the numbers agree"
+        "</summary>"
         f"<pre tabindex='0' aria-label='Run cards'>{escape(full)}</pre></details>"
     )

@@ -31,9 +31,8 @@ class TimeSplit(Card):
             {key: max(float(values.sum()), 0.0) / count for key, values in parts.items()}
         )
         if live.crossing is not None:
-            self.say(
-                f"Mixing penalty: one mixing step costs {ratio_text(live.crossing.mixing_penalty)} the map."
-            )
+            ratio = ratio_text(live.crossing.mixing_penalty)
+            self.say(f"Mixing penalty: one mixing step costs {ratio} the map.")
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""

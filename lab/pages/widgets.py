@@ -76,7 +76,7 @@ class _Range(BoundWidget):
 
 
 class _Decades(BoundWidget):
-    """A slider over 1-2-5 steps or decades, with "auto" first where the knob may be chosen for you."""
+    """A slider over 1-2-5 steps or decades, with "auto" first where the knob may be None."""
 
     def read(self, value: Any) -> Any:
         return None if value == AUTO else value
