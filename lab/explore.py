@@ -65,6 +65,7 @@ class OwnMap(Convergence):
             lambda publish: Runner(publish, self.on_document, self._present), self.on_document,
             Rail(controls, self.on_document, own_map=True),
         )  # fmt: skip
+        self.devices.box.visible = False  # a map given as code stays in this process
 
     def submit(self) -> None:
         """Run both methods on the map."""

@@ -22,6 +22,7 @@ TITLES = {
     "seconds": "time on this machine ({clock})",
 }
 ROOM = 1.28  # of the longest curve: space for the label at its end
+HIGHEST = 2  # decades above 1: a relative residual has poles where f(z) passes 0
 SHARE_BELOW, SHARE_ABOVE = 0.21, 0.14  # of the decades with curves: space for labels
 GHOST_ALPHA, BAND_ALPHA = 0.28, 0.13
 BELOW, LINE, NEAR = 7.0, 16.0, 0.24  # labels at line ends: pixels, pixels, part of the width
@@ -195,6 +196,7 @@ class CurvePair:
         if complete:
             self.ghost[name].data = dict(self.live[name].data)
         self._started.add(name)
+        self._show(name, True)
 
     def stream(self, name: str, columns: Mapping[str, list[float]]) -> None:
         """Add points to a live curve; the first ones of a run replace the curve before.
@@ -218,6 +220,12 @@ class CurvePair:
         """Take a method off the figures."""
         for source in (self.live[name], self.ghost[name]):
             _empty(source)
+        self._show(name, False)
+
+    def _show(self, name: str, yes: bool) -> None:
+        """Paint a method's lines, or spend no time on them."""
+        for renderer in self.renderers[name]:
+            renderer.visible = yes
 
     def finish(self, name: str) -> None:
         """The new curve stands: its pale predecessor goes."""
@@ -246,7 +254,7 @@ class CurvePair:
     def _fit_decades(self, largest: float = 1.0) -> None:
         """Whole decades for the curves; above and below them as many pixels as the labels need."""
         low = math.log10(float(self.tolerance_lines[0].location))
-        high = math.ceil(math.log10(largest) - 1e-9)
+        high = min(math.ceil(math.log10(largest) - 1e-9), HIGHEST)
         self.y.start = 10.0 ** (low - SHARE_BELOW * (high - low))
         self.y.end = 10.0 ** (high + SHARE_ABOVE * (high - low))
 
@@ -283,8 +291,9 @@ class CurvePair:
         for axis in AXES:
             point = points.get(axis)
             x, y, text = ([point[0]], [point[1]], [point[2]]) if point else ([], [], [])
-            self.crossing[axis].data = {"x": x, "y": y, "text": text}
-            _named(self.figures[axis], "crossing label").y = self._label_height()
+            if x or self.crossing[axis].data["x"]:
+                self.crossing[axis].data = {"x": x, "y": y, "text": text}
+                _named(self.figures[axis], "crossing label").y = self._label_height()
 
     def show_cursor(self, evaluation: float | None, seconds: float | None) -> None:
         """The line that scrubbing moves; None takes it away."""

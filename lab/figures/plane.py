@@ -78,7 +78,9 @@ class Plane:
         left, right, bottom, top = box
         self.box.data = {"edge": [left, right, bottom, top]}
         self.eigenvalues.data = {"x": eigenvalues.real, "y": eigenvalues.imag}
-        self.dots.size = 7 if len(eigenvalues) <= 100 else 4 if len(eigenvalues) <= 500 else 2.5
+        few = len(eigenvalues) <= 60
+        self.dots.size = 7 if few else 4 if len(eigenvalues) <= 500 else 2.5
+        self.dots.line_width = 1.2 if few else 0.3
 
     def show(self, magnitude: NDArray[np.float64], box: tuple[float, float, float, float]) -> None:
         """Draw |p_k| on a grid (rows from bottom to top)."""

@@ -15,6 +15,7 @@ from lab.pages.card import STYLE, Card, Later, bokeh_pane, grid, text
 from lab.spectra import Spectrum, SpectrumJob, drawable
 from lab.theme import Palette
 
+ROUNDING = 1e-13
 LEGEND = """<p>On a linear map the residual after k steps is p<sub>k</sub>(J) times the first one.
 The polynomial must be 1 at 1 (the cross), and Anderson chooses the rest: it becomes small where the
 eigenvalues (dots) lie. Forward iteration has no choice: its polynomial is &lambda;<sup>k</sup>,
@@ -70,8 +71,9 @@ class Polynomial(Card):
             return
         row = min(evaluation, len(spectrum.magnitude)) - 1
         self.plane.show(spectrum.magnitude[row], spectrum.box)
-        level = residual_text(float(spectrum.typical[row]))
-        self.say(f"After {row} steps |p_{row}| is at most {level} on half of the eigenvalues.")
+        level = float(spectrum.typical[row])
+        words = f"at most {residual_text(level)}" if level >= ROUNDING else "rounding error"
+        self.say(f"After {row} steps |p_{row}| is {words} on half of the eigenvalues.")
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""
