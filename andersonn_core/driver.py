@@ -34,9 +34,7 @@ class Step:
     event: Tensor  # (B,) int8, flags of Event
     depth: Tensor  # (B,) differences used
     seconds: float  # when the residual was known, by the history's clock
-    z: Callable[
-        [], Any
-    ]  # the iterate that was evaluated, in the user's structure, made when called
+    z: Callable[[], Any]  # makes the evaluated iterate, in the user's structure
 
 
 class SolveKnobs(Spec):

@@ -64,8 +64,7 @@ class Referee:
         verdict[residual > DIVERGENCE * self._first[rows]] = Status.DIVERGED
         finite = np.isfinite(residual) & np.isfinite(scale)
         if not finite.all():
-            # A norm can overflow while the entries are finite: that is divergence, not a broken
-            # map.
+            # A norm may overflow while all entries are finite: divergence, not a broken map.
             broken = np.where(entries_finite(), Status.DIVERGED, Status.NONFINITE)
             verdict = np.where(finite, verdict, broken).astype(np.int8)
         verdict[self.met(residual, scale)] = Status.CONVERGED

@@ -26,7 +26,6 @@ IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "panel-material-ui": "panel_material_ui",
     "pyyaml": "yaml",
-    "axe-playwright-python": "axe_playwright_python",
 }
 
 
