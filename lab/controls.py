@@ -34,16 +34,10 @@ def devices() -> list[str]:
 
 
 @cache
-def declared(spec: type[Spec]) -> dict[str, Knob]:
-    """The knobs of one spec; reading them off the annotations takes a millisecond."""
-    return spec.knobs()
-
-
-@cache
 def knobs_of(problem: str) -> dict[str, Knob]:
     """All knobs that apply to a problem: its own, Anderson's and the driver's."""
     own = PROBLEMS[problem]
-    knobs = declared(own) | declared(Anderson) | declared(SolveKnobs)
+    knobs = own.knobs() | Anderson.knobs() | SolveKnobs.knobs()
     left_out = FIXED.keys() | own.unused
     return {name: knob for name, knob in knobs.items() if name not in left_out}
 
@@ -52,8 +46,8 @@ def _all_knobs() -> dict[str, Knob]:
     """Every knob of the page; of those that several problems declare, the first declaration."""
     merged: dict[str, Knob] = {}
     for spec in (*PROBLEMS.values(), Anderson, SolveKnobs):
-        merged = declared(spec) | merged
-    order = [name for spec in (*PROBLEMS.values(), Anderson, SolveKnobs) for name in declared(spec)]
+        merged = spec.knobs() | merged
+    order = [name for spec in (*PROBLEMS.values(), Anderson, SolveKnobs) for name in spec.knobs()]
     return {name: merged[name] for name in dict.fromkeys(order) if name not in FIXED}
 
 
@@ -175,7 +169,7 @@ class Controls(param.Parameterized):
     def _owner(self, name: str) -> type[Spec]:
         """The spec that declares a knob now; another problem's where the present one lacks it."""
         for spec in (PROBLEMS[self.problem], Anderson, SolveKnobs, *PROBLEMS.values()):
-            if name in declared(spec):
+            if name in spec.knobs():
                 return spec
         raise KnobError(f"There is no knob '{name}': {closest(name, self._names())}")
 
@@ -183,7 +177,7 @@ class Controls(param.Parameterized):
         """Refuse sizes that are fine alone but not together, before anything is built."""
         specs = self._specs(changes)
         problem = specs["anderson"].problem
-        typical = {name: knob.typical for name, knob in declared(type(problem)).items()}
+        typical = {name: knob.typical for name, knob in type(problem).knobs().items()}
         sizes = [name for name in ("batch_size", "size") if name in typical]
         product, most = 1.0, float(LARGEST)
         for name in sizes:
@@ -288,7 +282,7 @@ class Controls(param.Parameterized):
     @param.depends("problem", watch=True)
     def _follow_problem(self) -> None:
         """Give knobs this problem's ranges and, where it declares them otherwise, its defaults."""
-        knobs = declared(PROBLEMS[self.problem])
+        knobs = PROBLEMS[self.problem].knobs()
         alike = [name for name, knob in knobs.items() if self._declared.get(name) == knob]
         self._depth += 1  # the problem's own change counts next, and for all of these
         try:
@@ -298,7 +292,7 @@ class Controls(param.Parameterized):
 
     def _adopt(self, kept: Mapping[str, Any]) -> None:
         own = PROBLEMS[self.problem]
-        self._declared = declared(own)
+        self._declared = own.knobs()
         for name, knob in self._declared.items():
             parameter = self.param[name]
             parameter.default, parameter.doc, parameter.label = knob.default, knob.doc, _label(knob)
@@ -327,7 +321,7 @@ class Controls(param.Parameterized):
         methods = {"picard": Picard(), "anderson": _make(Anderson, values)}
         if values["broyden"]:
             methods["broyden"] = _make(Broyden, values)
-        driver = {name: values[name] for name in declared(SolveKnobs) if name in values} | FIXED
+        driver = {name: values[name] for name in SolveKnobs.knobs() if name in values} | FIXED
         return {
             name: SolveSpec(problem=problem, method=method, **driver)
             for name, method in methods.items()
@@ -344,7 +338,7 @@ class Controls(param.Parameterized):
 
     def knob(self, name: str) -> Knob:
         """The declaration of a knob, the present problem's where it has one."""
-        return declared(self._owner(name))[name]
+        return self._owner(name).knobs()[name]
 
     def unavailable(self) -> dict[str, str]:
         """Controls that have no effect now, each with the reason in words."""
@@ -380,7 +374,7 @@ def values_of(spec: SolveSpec) -> dict[str, Any]:
 
 
 def _make(spec: type[Any], values: Mapping[str, Any], leave: Collection[str] = ()) -> Any:
-    names = [name for name in declared(spec) if name in values and name not in leave]
+    names = [name for name in spec.knobs() if name in values and name not in leave]
     return spec(**{name: values[name] for name in names})
 
 

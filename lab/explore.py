@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ CODE = """from andersonn_core import Anderson, Broyden, Picard, crossover, solve
 {runs}
 print(crossover(forward, anderson).sentence)
 """
+HOST = "127.0.0.1"
+FRAME = (
+    '<iframe src="{address}" title="Anderson Lab: {name}" width="100%" height="1080" '
+    'style="border: 0"></iframe>'
+)
 NAMES = {"picard": "forward", "anderson": "anderson", "broyden": "broyden"}
 
 
@@ -36,8 +42,9 @@ def explore(f: Callable[[Any], Any], z0: Any, *, batch_dims: int = 1, name: str 
     """Watch Anderson and forward iteration on your own map z -> f(z) from z0.
 
     z0 is a tensor or a NumPy array, or a tuple or dict of them; with batch_dims=1 its first
-    dimension is the batch. In a notebook the last line of a cell shows the page; `.show()` opens it
-    in a browser, `.servable()` serves it. Raises KnobError for a start that can't be iterated from.
+    dimension is the batch. As the last line of a notebook cell the page appears below it, served by
+    the kernel to this machine only; `.show()` opens it in a browser, `.servable()` serves it.
+    Raises KnobError for a start that can't be iterated from.
     """
     StateLayout.of(z0, batch_dims)
     return Explore(f, z0, batch_dims, name or getattr(f, "__name__", "your map"))
@@ -151,6 +158,7 @@ class Explore(pn.viewable.Viewer):
         super().__init__()
         self._problem = Problem(name=name, f=f, z0=z0)
         self._batch_dims = batch_dims
+        self._address: str | None = None  # where a notebook's kernel serves it
 
     def page(self) -> OwnMap:
         """A new page, already running."""
@@ -172,3 +180,28 @@ class Explore(pn.viewable.Viewer):
     def show(self, **options: Any) -> Any:
         """Open the page in a browser."""
         return pn.serve(self.__panel__, **({"title": self._problem.name} | options))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """A frame around the page, which this kernel's own event loop serves between the cells.
+
+        Shown directly, each of its 30 Material controls would bring the whole script bundle along:
+        44 MB in the cell, with style sheets from a foreign host.
+        """
+        if self._address is None:
+            port = _free_port()
+            origin = f"{HOST}:{port}"
+            self.show(
+                address=HOST, port=port, websocket_origin=[origin], start=False, show=False,
+                verbose=False,
+            ).start()  # fmt: skip
+            self._address = f"http://{origin}/"
+        return {
+            "text/plain": f"{self._problem.name}: {self._address}",
+            "text/html": FRAME.format(address=self._address, name=escape(self._problem.name)),
+        }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -30,18 +30,22 @@ class Live:
     errors: dict[str, str] = field(default_factory=dict)
     problem: Problem | None = None
     crossing: Crossover | None = None
-    expected: float = 50.0  # evaluations, for the spacing of markers
 
-    def restart(
-        self, methods: Iterable[str], tolerance: float, problem_name: str, window: int
-    ) -> None:
-        """Forget the generation before."""
-        self.__init__(tuple(methods), tolerance, problem_name, window)  # type: ignore[misc]
+    def keep(self, before: Live, names: Iterable[str]) -> None:
+        """Take over what the generation before has shown of runs that go on."""
+        for name in names:
+            for mine, theirs in (
+                (self.traces, before.traces), (self.results, before.results),
+                (self.frames, before.frames),
+            ):  # fmt: skip
+                if name in theirs:
+                    mine[name] = theirs[name]
+            self.problem = before.problem
 
     def take(self, update: Update) -> dict[str, list[float]]:
         """Read one update; returns the new points of the method's curve."""
         name = update.method
-        trace = self.traces.setdefault(name, Trace(self.tolerance, self.expected))
+        trace = self.traces.setdefault(name, Trace(self.tolerance))
         if update.problem is not None:
             self.problem = update.problem
         if update.frames is not None:

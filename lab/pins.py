@@ -10,7 +10,9 @@ from andersonn_core import SolveResult, SolveSpec
 from andersonn_core.curves import run_table
 from andersonn_core.methods import MethodSpec
 from andersonn_core.words import residual_text, seconds_text
-from lab.theme import LABELS, Palette
+from lab.figures.curve_plot import Label, Line
+from lab.figures.curves import AXES
+from lab.theme import LABELS
 from lab.traces import columns_of
 
 MOST = 8
@@ -62,27 +64,21 @@ class Pins:
         """What was pinned, for the link."""
         return [pin.spec for pin in self.items if pin.spec is not None]
 
-    def lines(self, colors: Palette) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The lines and their numbers, ready to draw."""
-        lines, labels = [], []
+    def lines(self) -> dict[str, tuple[list[Line], list[Label]]]:
+        """The lines and their numbers, for each axis of the curves."""
+        drawn: dict[str, tuple[list[Line], list[Label]]] = {axis: ([], []) for axis in AXES}
         for number, pin in enumerate(self.items, 1):
             trace, columns = columns_of(pin.result, pin.tolerance)
-            count = trace.median_evaluations
+            count, name = trace.median_evaluations, pin.method.name
             if not count:
                 continue
-            stroke = colors.strokes[pin.method.name]
-            lines.append(
-                {
-                    "x_evaluation": columns["evaluation"][:count],
-                    "x_seconds": columns["seconds"][:count],
-                    "y": columns["median"][:count],
-                    "dash": stroke.dash,
-                    "color": stroke.color,
-                }
-            )
-            last = {axis: columns[axis][count - 1] for axis in ("evaluation", "seconds")}
-            labels.append(last | {"y": columns["median"][count - 1], "text": str(number)})
-        return lines, labels
+            y = columns["median"][:count]
+            for axis, (lines, labels) in drawn.items():
+                x = columns[axis][:count]
+                lines.append(Line(x, y, name, 1.2, 0.55))
+                labels.append(Label(x[-1], y[-1], str(number), "muted", baseline="middle",
+                                    right=3, size="11px"))  # fmt: skip
+        return drawn
 
     def rows(self) -> list[list[str]]:
         """The table: number, problem, method, m, beta, B, evaluations, time, residual, status."""

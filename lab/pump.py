@@ -1,4 +1,7 @@
-"""How often a page is updated: coalesced, at most 30 times a second, never two updates pending."""
+"""How often a page is updated: coalesced, at most 30 times a second, never two updates pending.
+
+Pages that are updated at the same time share these 30: one thread serves them all.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,31 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from lab.later import call_later
+
 INTERVAL = 1 / 28  # seconds; with one borrowed interval at most 30 in any second
 
 
-def call_later(delay: float, function: Callable[[], None]) -> None:
-    """Call a function from another thread after a delay."""
-    timer = threading.Timer(delay, function)
-    timer.daemon = True
-    timer.start()
+SHARED_FOR = 0.5  # seconds after an update for which a page counts
+
+
+class Shares:
+    """Which pumps have emitted lately."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[int, float] = {}
+
+    def count(self, pump: Pump, now: float) -> int:
+        """Note that this one emits; the number of those that do."""
+        with self._lock:
+            self._last = {
+                key: when for key, when in self._last.items() if now - when < SHARED_FOR
+            } | {id(pump): now}
+            return len(self._last)
+
+
+SHARES = Shares()
 
 
 class Pump:
@@ -31,7 +51,9 @@ class Pump:
         schedule: Callable[[Callable[[], None]], Any],
         clock: Callable[[], float] = time.perf_counter,
         later: Callable[[float, Callable[[], None]], Any] = call_later,
+        shares: Shares = SHARES,
     ) -> None:
+        self._shares = shares
         self._emit, self._schedule, self._clock, self._later = emit, schedule, clock, later
         self._lock = threading.Lock()
         self._next = 0.0  # when the next ordinary update may go
@@ -79,7 +101,9 @@ class Pump:
     def _fire(self) -> None:
         with self._lock:
             self._pending = self._dirty = self._urgent = False
-            self._next = max(self._next, self._clock()) + INTERVAL
+            now = self._clock()
+            late = max(self._next, now - INTERVAL / 2)  # a late update does not delay all others
+            self._next = late + INTERVAL * self._shares.count(self, now)
             if self._closed:
                 return
         self._emit()

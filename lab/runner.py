@@ -63,6 +63,7 @@ class Update:
     frames: Frames | None = None  # predictions and states so far, for playback
     ended: bool = False  # no more of this method in this generation
     reset: bool = False  # the first update of a generation, whatever its method
+    kept: tuple[str, ...] = ()  # with reset: methods whose run goes on from the generation before
     superseded: bool = False  # with reset: a run that was still going was cut off
 
 
@@ -149,6 +150,7 @@ class Runner:
         self._jobs: dict[str, Job] = {}
         self._generation = 0
         self._began = 0.0
+        self._kept: tuple[str, ...] = ()
         self._fresh = self._cut_off = self._closed = False
 
     # -- what the page calls --------------------------------------------------------------------
@@ -194,17 +196,22 @@ class Runner:
         with self._lock:
             if self._closed:
                 return self._generation
-            old, self._jobs = self._jobs, {}
+            old, self._jobs, self._kept = self._jobs, {}, ()
             self._generation += 1
             self._fresh, self._began = True, time.perf_counter()
             starting = []
             for method, task in tasks.items():
-                job = _carried_on(old.get(method), task) or _remembered(method, task)
+                if _goes_on(old.get(method), task):
+                    self._jobs[method] = old[method]
+                    continue
+                job = _remembered(method, task)
                 if job is None:
                     job = Job(method, task, slot=Slot(self._pool.slots))
                     starting.append(job)
                 self._jobs[method] = job
             dropped = [job for job in old.values() if job not in self._jobs.values()]
+            shown = [name for name, job in self._jobs.items() if job.sent or job.reported]
+            self._kept = tuple(shown)
             self._cut_off = any(not job.ended for job in dropped)
             for job in dropped:
                 job.stop()
@@ -298,7 +305,9 @@ class Runner:
         with self._lock:
             updates = [self._news(job) for job in self._jobs.values() if _has_news(job)]
             if self._fresh and updates:
-                updates[0] = replace(updates[0], reset=True, superseded=self._cut_off)
+                updates[0] = replace(
+                    updates[0], reset=True, kept=self._kept, superseded=self._cut_off
+                )
                 self._fresh = False
         if updates:
             self._publish(updates)
@@ -330,15 +339,14 @@ def _stacked(rows: Sequence[Row]) -> NewRows | None:
     )  # fmt: skip
 
 
-def _carried_on(job: Job | None, task: Task) -> Job | None:
-    """The run that already does what the task asks for, published again from its first row."""
+def _goes_on(job: Job | None, task: Task) -> bool:
+    """Whether a run already does what the task asks for."""
     if job is None or task.key is None or job.task.key != task.key:
-        return None
+        return False
     if job.stopped_at is not None or job.error is not None:
-        return None
+        return False
     COUNTS.reused += 1
-    job.sent, job.reported = 0, False
-    return job
+    return True
 
 
 def _remembered(method: str, task: Task) -> Job | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from tornado.websocket import WebSocketClosedError
 from andersonn_core.runcard import device_name
 from lab.controls import Controls
 from lab.gate import Gate
+from lab.later import call_later
 from lab.pages import PAGES
 from lab.pages.card import escape, text
 from lab.pages.convergence import SETTLED
@@ -91,11 +91,7 @@ class Shell:
         """
         self._changes += 1
         change = self._changes
-        timer = threading.Timer(
-            RESTED, lambda: self.view.schedule(lambda: self._write_address(change))
-        )
-        timer.daemon = True
-        timer.start()
+        call_later(RESTED, lambda: self.view.schedule(lambda: self._write_address(change)))
 
     def _write_address(self, change: int) -> None:
         if change == self._changes and self.location is not None:

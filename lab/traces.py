@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,38 +11,14 @@ from numpy.typing import NDArray
 from andersonn_core.results import SolveResult
 
 Floats = NDArray[np.float64]
-COLUMNS = ("evaluation", "seconds", "median", "low", "high", "worst", "mark")
+COLUMNS = ("evaluation", "seconds", "median", "low", "high", "worst")
 QUANTILES = {"median": 0.5, "low": 0.1, "high": 0.9, "worst": 1.0}
 SHOWN_FLOOR = 1e-17  # a residual of exactly zero has no place on a logarithmic axis
 MARK_EVERY = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    8,
-    10,
-    12,
-    15,
-    20,
-    25,
-    30,
-    40,
-    50,
-    60,
-    80,
-    100,
-    150,
-    200,
-    300,
-    500,
-    1000,
-    2000,
-    5000,
-)
+    1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80,
+    100, 150, 200, 300, 500, 1000, 2000, 5000,
+)  # fmt: skip
 MARKS = 9  # at most so many markers on a line
-MARK = 7.0  # pixels
 
 
 class Rows(Protocol):
@@ -65,9 +41,8 @@ class Trace:
     that no flat tail suggests further work.
     """
 
-    def __init__(self, tolerance: float, expected: float = 50.0) -> None:
+    def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance
-        self.stride = stride(expected)  # of the markers
         self.levels: Floats | None = None  # (B,) the last finite residual of each sample
         self.ended = dict.fromkeys(QUANTILES, False)
         self.evaluations = 0
@@ -76,55 +51,52 @@ class Trace:
 
     def extend(self, rows: Rows) -> dict[str, list[float]]:
         """The new points of the curve, ready to stream."""
-        columns = empty_columns()
-        for number, seconds, residual in zip(
-            rows.evaluation, rows.seconds, rows.relative_residual, strict=True
-        ):
-            if number > self.evaluations:  # rows may be sent again with the result
-                for name, value in self._point(int(number), float(seconds), residual).items():
-                    columns[name].append(value)
-        return columns
+        new = int(np.searchsorted(rows.evaluation, self.evaluations, side="right"))
+        evaluation = rows.evaluation[new:]  # rows may be sent again with the result
+        if not len(evaluation):
+            return empty_columns()
+        lines = self._lines(self._held(rows.relative_residual[new:]))
+        self.evaluations = int(evaluation[-1])
+        known = np.isfinite(lines["median"])
+        if known.any():
+            self.median_evaluations = int(evaluation[known][-1])
+        self.largest = float(np.fmax.reduce([self.largest, *lines["worst"]]))
+        columns = {"evaluation": evaluation, "seconds": rows.seconds[new:], **lines}
+        return {name: columns[name].tolist() for name in COLUMNS}
 
-    def _point(self, number: int, seconds: float, residual: Floats) -> dict[str, float]:  # (B,)
-        self.levels = self._held(residual)
-        point: dict[str, Any] = {"evaluation": number, "seconds": seconds}
-        for name, fraction in QUANTILES.items():
-            point[name] = self._level(name, fraction)
-        self.evaluations = number
-        if math.isfinite(point["median"]):
-            self.median_evaluations = number
-        self.largest = max(self.largest, point["worst"] if math.isfinite(point["worst"]) else 1.0)
-        point["mark"] = MARK if number == 1 or number % self.stride == 0 else 0.0
-        return point
+    def _held(self, residual: Floats) -> Floats:  # (K, B) -> (K, B)
+        """Each sample's last finite residual at every row, sorted; not finite ones come last."""
+        levels = np.where(np.isfinite(residual), np.maximum(residual, SHOWN_FLOOR), np.nan)
+        if self.levels is not None:
+            levels[0] = np.where(np.isnan(levels[0]), self.levels, levels[0])
+        numbers = np.arange(len(levels))[:, None]
+        last = np.maximum.accumulate(np.where(np.isnan(levels), 0, numbers), axis=0)
+        levels = np.take_along_axis(levels, last, axis=0)
+        self.levels = levels[-1]
+        return np.sort(levels, axis=1)  # NaN last
 
-    def _held(self, residual: Floats) -> Floats:  # (B,) -> (B,)
-        finite = np.isfinite(residual)
-        if self.levels is None:
-            return np.where(finite, np.maximum(residual, SHOWN_FLOOR), np.nan)
-        return np.where(finite, np.maximum(residual, SHOWN_FLOOR), self.levels)
-
-    def _level(self, name: str, fraction: float) -> float:
-        """The level that this fraction of the samples reached; NaN once it met the tolerance."""
-        if self.ended[name] or self.levels is None or not len(self.levels):
-            return math.nan
-        known = np.sort(np.where(np.isnan(self.levels), math.inf, self.levels))
-        level = float(known[max(math.ceil(fraction * len(known)) - 1, 0)])
-        if level <= self.tolerance and name not in ("low", "high"):
-            self.ended[name] = True
-        if name == "high" and level <= self.tolerance:
-            self.ended["low"] = self.ended["high"] = True
-        return level if math.isfinite(level) else math.nan
-
-
-def stride(evaluations: float) -> int:
-    """How many evaluations lie between two markers of a line."""
-    return next((step for step in MARK_EVERY if evaluations <= step * MARKS), MARK_EVERY[-1])
+    def _lines(self, levels: Floats) -> dict[str, Floats]:  # (K, B) sorted -> (K,) each
+        """The level that each fraction of the samples reached; NaN after it met the tolerance."""
+        rows, samples = levels.shape
+        if not samples:
+            return {name: np.full(rows, math.nan) for name in QUANTILES}
+        places = {name: max(math.ceil(part * samples) - 1, 0) for name, part in QUANTILES.items()}
+        lines = {name: levels[:, place].copy() for name, place in places.items()}
+        met = {
+            name: np.flatnonzero(lines["high" if name == "low" else name] <= self.tolerance)
+            for name in lines  # the band ends as a whole
+        }
+        for name, line in lines.items():
+            if self.ended[name] or len(met[name]):
+                line[0 if self.ended[name] else met[name][0] + 1 :] = math.nan
+                self.ended[name] = True
+        return lines
 
 
-def marks(evaluations: int) -> list[float]:
-    """The markers of a finished line."""
-    step = stride(evaluations)
-    return [MARK if k == 1 or k % step == 0 else 0.0 for k in range(1, evaluations + 1)]
+def marked(evaluations: int, expected: float) -> list[int]:
+    """The evaluations of a line that bear a marker, when so many are expected."""
+    step = next((step for step in MARK_EVERY if expected <= step * MARKS), MARK_EVERY[-1])
+    return sorted({1, *range(step, evaluations + 1, step)}) if evaluations else []
 
 
 class ResultRows:

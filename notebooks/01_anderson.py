@@ -450,7 +450,7 @@ def talk(z):
     return 0.9 * neighbors + 0.1 * first
 
 
-drawing.served(explore(talk, first, name="opinions in a ring"))
+explore(talk, first, name="opinions in a ring")
 
 # %%
 assert 128 <= solve(talk, first, Picard()).check().num_evals <= 134

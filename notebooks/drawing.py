@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import inspect
 import math
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from bokeh.models import (
 )
 from bokeh.palettes import interp_palette
 from bokeh.plotting import figure
-from IPython.display import HTML, IFrame
+from IPython.display import HTML
 from torch import Tensor
 
 from andersonn_core import Crossover, SolveResult
@@ -160,17 +159,16 @@ class Curves:
         pair, traces = self.pair, {}
         for name, result in results.items():
             traces[name], columns = columns_of(result, self.rtol)
-            pair.live[name].data = columns
+            pair.put(name, columns)
         pair.fit(traces)
         pair.set_clock(next(iter(results.values())).history.clock)
-        if crop:
-            pair.label_ends(traces)
-            for axis, x in pair.x.items():
-                x.end = 1.6 * max(pair.ends.data[f"x_{axis}"])
         pair.label_ends(traces)
+        if crop:
+            pair.crop(1.6)
         if point is not None and point.by_seconds.kind == "at":
             by = {"evaluation": point.by_evaluations, "seconds": point.by_seconds}
             pair.mark_crossing({axis: _crossing(axis, where) for axis, where in by.items()})
+        pair.draw()
         pn.io.push_notebook(self.pane)
         return self.pane
 
@@ -366,19 +364,3 @@ def reveal(words: str, function: Callable[..., Any]) -> Any:
     """The source of a function, behind words that have to be clicked."""
     source = html.escape(inspect.getsource(function))
     return HTML(f"<details><summary>{html.escape(words)}</summary><pre>{source}</pre></details>")
-
-
-def served(page: Any, height: int = 1080) -> IFrame:
-    """A page of the dashboard, served by this kernel to this machine only, inside the notebook.
-
-    Shown directly, each of its controls would bring a copy of the whole script bundle along. The
-    server runs on the kernel's own event loop: it answers when no cell is running.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page.show(
-        address="127.0.0.1", port=port, websocket_origin=[f"127.0.0.1:{port}"], start=False,
-        show=False, verbose=False,
-    ).start()  # fmt: skip
-    return IFrame(f"http://127.0.0.1:{port}/", WIDTH + 120, height)

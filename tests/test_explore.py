@@ -131,6 +131,31 @@ def own_app(tmp_path: Path) -> Iterator[str]:
     assert "Traceback" not in rest, rest
 
 
+CELL = """
+import asyncio, re, urllib.request
+import numpy
+from lab import explore
+
+async def cell():  # as in a kernel: on the running loop
+    shown = explore(numpy.cos, numpy.zeros((1, 1)), name="<i>cosines")
+    bundle = shown._repr_mimebundle_()
+    assert shown._repr_mimebundle_() == bundle, "shown twice, served once"
+    frame = bundle["text/html"]
+    assert len(frame) < 1000 and "<i>" not in frame, frame
+    address = re.search('src="(http://127.0.0.1:[0-9]+/)"', frame).group(1)
+    with await asyncio.to_thread(urllib.request.urlopen, address, timeout=60) as answer:
+        print(answer.status, "cosines" in answer.read().decode())
+
+asyncio.run(cell())
+"""
+
+
+def test_a_notebook_cell_shows_a_frame_around_a_page_that_the_kernel_serves_until_it_ends():
+    command = [sys.executable, "-c", CELL]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.stdout.strip() == "200 True", done.stdout + done.stderr
+
+
 def test_it_can_be_served(page: "Page", own_app: str):
     page.goto(own_app)
     page.locator(".lab-answer p").filter(has_text="4 samples").wait_for(timeout=40_000)

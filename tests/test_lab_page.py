@@ -15,6 +15,7 @@ from lab import words
 from lab.controls import PRESETS, Controls
 from lab.figures.curves import CurvePair
 from lab.pages import Convergence
+from lab.pages.convergence import PACE
 from lab.pins import MOST, Pin, Pins
 from lab.runner import Runner, Update
 from lab.spectra import compute
@@ -112,10 +113,13 @@ def page_of(**values):
 def test_both_curves_end_where_their_results_end():
     view, _ = page_of()
     for name, result in view.live.results.items():
-        data = view.curves.pair.live[name].data
-        assert list(data["evaluation"]) == list(range(1, result.num_evals + 1))
         _, columns = columns_of(result, view.live.tolerance)
-        np.testing.assert_equal(data["median"], columns["median"])
+        for axis, plot in view.curves.pair.plots.items():
+            data = plot.medians[name].data
+            assert list(data["evaluation"]) == list(range(1, result.num_evals + 1))
+            np.testing.assert_equal(data["median"], columns["median"])
+            np.testing.assert_equal(data["x"], columns[axis])
+            np.testing.assert_equal(plot.spreads[name].data["worst"], columns["worst"])
     assert "4 samples" in view.answer.headline.object
 
 
@@ -127,32 +131,66 @@ def test_axes_stand_still_until_the_runs_have_ended():
     view._begin()
     for first in (1, 101, 201):  # far beyond the axis
         trace = view.live.traces.setdefault("anderson", Trace(1e-6))
-        pair.stream("anderson", trace.extend(FakeRows(np.full((100, 4), 0.5), first)))
+        pair.extend("anderson", trace.extend(FakeRows(np.full((100, 4), 0.5), first)))
         pair.label_ends(view.live.traces)
+        pair.draw()
     assert [(axis.start, axis.end) for axis in (*pair.x.values(), pair.y)] == before
+    drawn = pair.plots["evaluation"].medians["anderson"].data
+    assert len(drawn["x"]) == 300
+    assert np.nanmax(drawn["x"]) <= pair.x["evaluation"].end < drawn["evaluation"][-1]
     settle()
 
 
 def test_a_superseded_curve_stays_pale_until_the_new_one_stands():
     view, settle = page_of()
     pair = view.curves.pair
-    old = list(pair.live["anderson"].data["median"])
+    plot = pair.plots["evaluation"]
+    old = list(plot.medians["anderson"].data["y"])
     view._begin()
     view.curves.take(view.live, [])
-    assert list(pair.ghost["anderson"].data["median"]) == old
-    assert not len(pair.live["anderson"].data["median"])
-    view.submit()
+    np.testing.assert_equal(list(plot.ghosts["anderson"].data["y"]), old)
+    assert not len(plot.medians["anderson"].data["median"])
+    view.controls.gain = 0.8  # which changes both runs
     settle()
-    assert not len(pair.ghost["anderson"].data["median"])
+    assert not len(plot.ghosts["anderson"].data["y"])
+
+
+def test_a_drag_starts_its_first_run_at_once_and_few_more_and_ends_with_its_last_value(monkeypatch):
+    view, settle = page_of()
+    starts, submit = [], view.runner.submit
+    monkeypatch.setattr(
+        view.runner, "submit", lambda specs: (starts.append(specs["anderson"]), submit(specs))
+    )
+    time.sleep(PACE)
+    began = time.monotonic()
+    for window in range(6, 16):
+        view.controls.window = window
+    assert [spec.method.window for spec in starts] == [6]
+    while starts[-1].method.window != 15:
+        view.schedule.__self__.get(timeout=10)()
+    assert len(starts) <= 2 + (time.monotonic() - began) / PACE
+    settle()
+    assert view.live.window == 15
+
+
+def test_a_run_that_goes_on_keeps_its_curve():
+    view, settle = page_of()
+    plot = view.curves.pair.plots["evaluation"]
+    before = list(plot.medians["picard"].data["seconds"]), view.live.results["picard"]
+    view.controls.window = 2
+    settle()
+    assert list(plot.medians["picard"].data["seconds"]) == before[0]
+    assert view.live.results["picard"] is before[1]
+    assert view.live.frames.keys() == view.live.results.keys() == {"picard", "anderson"}
 
 
 def test_the_crossover_is_marked_on_the_curve_and_said_in_words():
     view, _ = page_of(problem="affine", size=100, spectral_radius=0.99, max_iter=3000)
     point = view.live.crossing
     assert point.kind == "at"
-    mark = view.curves.pair.crossing["seconds"].data
-    assert mark["x"] == [pytest.approx(point.seconds)]
-    assert mark["text"][0].startswith("ahead after")
+    plot = view.curves.pair.plots["seconds"]
+    assert plot.markers.data["x"][-1] == pytest.approx(point.seconds)
+    assert plot.labels.data["text"][-1].startswith("ahead after")
     assert point.sentence.split(".")[0] in view.answer.verdict.object
 
 
@@ -174,12 +212,17 @@ def test_errors_are_a_sentence_and_a_button_and_their_text_is_escaped():
     assert not view.answer.start_over.visible
 
 
+def cursor_of(view, axis="evaluation"):
+    """Where the scrubber's line stands."""
+    lines = view.curves.pair.plots[axis].lines.data
+    return next(x for x, dash in zip(lines["x"], lines["dash"], strict=True) if dash == "solid")
+
+
 def test_scrubbing_moves_every_figure():
     view, _ = page_of(problem="poisson", size=12, batch_size=1, max_iter=400)
     view.scrub(3)
-    pair = view.curves.pair
-    assert pair.cursors["evaluation"].visible and pair.cursors["evaluation"].location == 3
-    assert pair.cursors["seconds"].location == view.live.seconds_at("anderson", 3)
+    assert cursor_of(view) == [3, 3]
+    assert cursor_of(view, "seconds") == [view.live.seconds_at("anderson", 3)] * 2
     first = view.picture.fields.sources["anderson"].data["image"][0].copy()
     view.scrub(9)
     assert np.abs(view.picture.fields.sources["anderson"].data["image"][0] - first).max() > 0
@@ -191,7 +234,7 @@ def test_playback_steps_and_stops_at_the_end():
     playback = view.playback
     playback.go(2)
     settle()
-    assert view.curves.pair.cursors["evaluation"].location == 2
+    assert cursor_of(view) == [2, 2]
     playback.go(10**9)
     assert playback.slider.value == playback.slider.end == view.live.longest
     playback._tick()
@@ -228,17 +271,22 @@ def test_pins_are_at_most_eight_and_a_table_of_what_differs():
         said = pins.add(Pin.of(spec, spec.run()))
     assert len(pins.items) == MOST and "remove one" in said
     assert [row[3] for row in pins.rows()] == [str(window) for window in range(MOST)]
-    lines, labels = pins.lines(DARK)
-    assert len(lines) == len(labels) == MOST
+    for lines, labels in pins.lines().values():
+        assert len(lines) == len(labels) == MOST
     pins.remove(0)
     assert len(pins.items) == MOST - 1 and len(changes) == MOST + 1
 
 
 def test_painting_changes_every_line():
     pair = CurvePair(LIGHT, 1e-6)
+    for name in METHODS:
+        pair.put(name, Trace(1e-6).extend(FakeRows(np.array([[1.0], [0.1]]))))
+    pair.draw()
     pair.paint(DARK)
-    colors = {r.glyph.line_color for name in pair.renderers for r in pair.renderers[name][3:5]}
-    assert colors == {stroke.color for stroke in DARK.strokes.values()}
+    for plot in pair.plots.values():
+        for name, (_, *lines) in plot.renderers.items():
+            assert {line.glyph.line_color for line in lines} == {DARK.strokes[name].color}
+        assert set(plot.lines.data["color"]) == {DARK.muted}
 
 
 def test_words_have_at_most_three_significant_digits():
@@ -269,8 +317,8 @@ def answered(page: "Page", pattern: str = ".") -> str:
 def curve(page: "Page", name: str) -> list:
     """The median of a live curve as the browser has it."""
     return page.evaluate(
-        """name => Array.from(Bokeh.documents[0].get_model_by_name('curve ' + name).data.median)""",
-        name,
+        "name => Array.from(Bokeh.documents[0].get_model_by_name(name).data.median)",
+        f"{name} by evaluation",
     )
 
 

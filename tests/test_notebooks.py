@@ -226,25 +226,3 @@ def test_the_solution_is_not_in_the_notebook():
     text = (ROOT / "notebooks" / "01_anderson.py").read_text()
     assert "dg @ dg" not in text and "source_hidden" in text
     assert torch.is_tensor(ANDERSON_01.solution(*torch.rand(4, 3)))
-
-
-SERVE = """
-import asyncio, sys, urllib.request
-sys.path.insert(0, sys.argv[1])
-import drawing, numpy
-from lab import explore
-
-async def main():  # as in a kernel: on the running loop
-    frame = drawing.served(explore(numpy.cos, numpy.zeros((1, 1)), name="cosines"))
-    with await asyncio.to_thread(urllib.request.urlopen, frame.src, timeout=60) as answer:
-        print(answer.status, "cosines" in answer.read().decode())
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.slow
-def test_a_page_can_be_served_by_the_kernel_and_lets_it_end():
-    command = [sys.executable, "-c", SERVE, ROOT / "notebooks"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.stdout.strip() == "200 True", done.stdout + done.stderr

@@ -174,8 +174,11 @@ def test_what_is_no_number_is_refused_as_one(spec, name):
 
 @pytest.mark.parametrize(("spec", "name"), NUMERIC, ids=ids)
 def test_integers_do_not_take_fractions_and_say_which_integer_is_near(spec, name):
-    if spec.knobs()[name].kind == "integer":
-        assert "Give an integer, such as 3." in refusal(spec, **{name: 2.7})
+    declared = spec.knobs()[name]
+    if declared.kind == "integer":
+        near = min(3, int(declared.maximum))
+        assert f"Give an integer, such as {near}." in refusal(spec, **{name: 2.7})
+        assert f"such as {int(declared.maximum)}." in refusal(spec, **{name: 1e15})
         refusal(spec, **{name: 3.0})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,6 +13,7 @@ from panel.io.document import unlocked
 from andersonn_core import SolveResult, SolveSpec
 from lab.code import as_python
 from lab.controls import Controls
+from lab.later import call_later
 from lab.live import Live
 from lab.pages.answer import Answer
 from lab.pages.card import STYLE, grid
@@ -37,7 +38,8 @@ def together() -> AbstractContextManager[None]:
     return unlocked(policy="collect")  # in order: a stream of points must follow its own reset
 
 
-SETTLED = 0.2  # seconds after the runs' end before the slower cards follow
+SETTLED = 0.3  # seconds after the runs' end before the slower cards follow
+PACE = 0.06  # seconds from one start of runs to the next while a slider moves
 
 
 class Convergence(pn.viewable.Viewer):
@@ -76,9 +78,23 @@ class Convergence(pn.viewable.Viewer):
             self.polynomial,
         )
         self.runner, self.pin_runner = runner(self.publish), runner(self._publish_pins)
-        controls.param.watch(lambda _: self.submit(), "revision")
+        self._next_start, self._waiting = 0.0, False
+        controls.param.watch(lambda _: self._moved(), "revision")
 
     # -- runs -------------------------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        """A control moved: run at once what it asks for, but in a drag no more often than PACE."""
+        wait = self._next_start - time.monotonic()
+        if wait <= 0:
+            self._start()
+        elif not self._waiting:
+            self._waiting = True
+            call_later(wait, lambda: self.schedule(self._start))
+
+    def _start(self) -> None:
+        self._next_start, self._waiting = time.monotonic() + PACE, False
+        self.submit()
 
     def submit(self) -> None:
         """Run what the controls describe."""
@@ -105,7 +121,7 @@ class Convergence(pn.viewable.Viewer):
         """The only place that changes figures while runs are under way."""
         with together():
             if updates[0].reset:
-                self._begin()
+                self._begin(updates[0].kept)
             self.curves.take(self.live, updates)
             if self.live.complete:
                 self._end()
@@ -118,12 +134,14 @@ class Convergence(pn.viewable.Viewer):
                 self.pins.items.append(Pin.of(self._pinned[int(update.method)], update.result))
         self._list_pins()
 
-    def _begin(self) -> None:
-        before, self.live = self.live, Live()
-        self.live.restart(self.specs, self.controls.rtol, self.problem_name, self.controls.window)
-        self.live.expected = self.curves.pair.expected
+    def _begin(self, kept: Sequence[str] = ()) -> None:
+        before, self.live = (
+            self.live,
+            Live(tuple(self.specs), self.controls.rtol, self.problem_name, self.controls.window),
+        )
+        self.live.keep(before, kept)
         self.playback.stop()
-        self.curves.begin(self.live, before)
+        self.curves.begin(self.live, before, kept)
         self.answer.stale()
         self.playback.stop_run.disabled = False
 
@@ -138,27 +156,37 @@ class Convergence(pn.viewable.Viewer):
             self._settle_later(live)
 
     def _settle_later(self, live: Live) -> None:
-        if not self.settled_after:
+        if self.settled_after:
+            call_later(self.settled_after, lambda: self.schedule(lambda: self._settle(live)))
+        else:
             self._settle(live)
-            return
-        timer = threading.Timer(
-            self.settled_after, lambda: self.schedule(lambda: self._settle(live))
-        )
-        timer.daemon = True
-        timer.start()
 
     def _settle(self, live: Live) -> None:
-        """Show the finished runs in every card, unless newer ones have begun."""
-        if live is not self.live or self._closed:
-            return
-        with together():
-            for card in (self.time_split, self.samples, self.picture):
-                card.show(live)
-            for card in (self.devices, self.polynomial):
-                card.show(live, self.spec)
-            self.shelf.show(live, self.code())
-            self.playback.reset(live.longest)
-            self.scrub(live.longest, cursor=False)
+        """Show the finished runs card by card, so that a move need not wait for all of them."""
+        cards = iter(
+            [
+                lambda: self.time_split.show(live),
+                lambda: self.samples.show(live),
+                lambda: self.picture.show(live),
+                lambda: self.devices.show(live, self.spec),
+                lambda: self.polynomial.show(live, self.spec),
+                lambda: self._rewind(live),
+                lambda: self.shelf.show(live, self.code()),
+            ]
+        )
+
+        def show_next() -> None:
+            show = next(cards, None)
+            if show is not None and live is self.live and not self._closed:
+                with together():
+                    show()
+                self.schedule(show_next)
+
+        show_next()
+
+    def _rewind(self, live: Live) -> None:
+        self.playback.reset(live.longest)
+        self.scrub(live.longest, cursor=False)
 
     @property
     def spec(self) -> SolveSpec | None:
@@ -202,7 +230,8 @@ class Convergence(pn.viewable.Viewer):
         return Pin.of(self.specs["anderson"], result)
 
     def _list_pins(self) -> None:
-        self.curves.pair.set_pins(*self.pins.lines(self.colors))
+        self.curves.pair.set_pins(self.pins.lines())
+        self.curves.pair.draw()
         self.shelf.list()
         self.pins_changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import panel as pn
@@ -13,6 +14,10 @@ from lab.pages.card import Card, bokeh_pane, grid
 from lab.runner import Update
 from lab.theme import Palette
 
+# While points arrive, each update moves the thick lines by evaluations; the rest follows less
+# often: a browser takes 4 ms for those lines, 10 ms for both plots' and 40 ms for everything.
+LINES_EVERY, ALL_EVERY = 0.1, 0.25  # seconds
+
 
 class Curves(Card):
     """Streams points into both plots while solves run."""
@@ -22,15 +27,16 @@ class Curves(Card):
     def __init__(self, colors: Palette, tolerance: float) -> None:
         super().__init__()
         self.pair = CurvePair(colors, tolerance)
+        self._lines_drawn = self._all_drawn = 0.0
 
-    def begin(self, live: Live, before: Live) -> None:
-        """A new generation: finished curves turn pale, unfinished ones go."""
+    def begin(self, live: Live, before: Live, kept: Sequence[str] = ()) -> None:
+        """A new generation: finished curves turn pale, unfinished ones go, those of `kept` stay."""
         if live.tolerance != before.tolerance:
             self.pair.set_tolerance(live.tolerance)
         for name in METHODS:
-            if name in live.methods:
+            if name in live.methods and name not in kept:
                 self.pair.start(name, complete=before.ended(name))
-            else:
+            elif name not in live.methods:
                 self.pair.clear(name)
         self.pair.mark_crossing({})
         self.pair.label_ends({})
@@ -40,34 +46,47 @@ class Curves(Card):
         for update in updates:
             columns = live.take(update)
             if columns["evaluation"]:
-                self.pair.stream(update.method, columns)
+                self.pair.extend(update.method, columns)
             if live.ended(update.method):
                 self.pair.finish(update.method)
-        self.pair.empty_rest()
-        self.pair.label_ends({name: trace for name, trace in live.traces.items()})
+        self.pair.label_ends(live.traces)
+        if not live.complete:
+            self._draw()
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if now - self._all_drawn >= ALL_EVERY:
+            self.pair.draw()
+            self._all_drawn = self._lines_drawn = now
+        elif now - self._lines_drawn >= LINES_EVERY:
+            self.pair.draw_lines()
+            self._lines_drawn = now
+        else:
+            self.pair.draw_medians()
 
     def show(self, live: Live) -> None:
-        """All runs have ended: fit the x axes, label the ends, mark the crossover."""
+        """All runs have ended: fit the x axes, mark the crossover."""
         self.pair.fit(live.traces)
-        self.pair.label_ends(live.traces)
         self.pair.mark_crossing(self._crossing(live))
+        self.pair.draw()
         batch = next(iter(live.results.values())).status.numel() if live.results else 1
         samples = words.noun(live.problem_name, batch)
         spread = f"Thick: the median of {samples}; shaded: 10 to 90 %; thin: the worst."
         self.say("One sample." if batch == 1 else spread)
 
     def _crossing(self, live: Live) -> dict[str, tuple[float, float, str] | None]:
-        point, source = live.crossing, self.pair.live["anderson"].data
+        point = live.crossing
         if point is None:
             return {}
+        columns = self.pair.curves["anderson"].columns
         marks: dict[str, tuple[float, float, str] | None] = {}
         for axis, where in (("evaluation", point.by_evaluations), ("seconds", point.by_seconds)):
             if where.kind != "at":
                 continue
             row = int(where.evaluations) - 1
-            if row < len(source["median"]) and source["median"][row] == source["median"][row]:
-                x = float(source[axis][row])
-                marks[axis] = (x, float(source["median"][row]), words.short_crossing(axis, x))
+            if row < len(columns["median"]) and columns["median"][row] == columns["median"][row]:
+                x = float(columns[axis][row])
+                marks[axis] = (x, float(columns["median"][row]), words.short_crossing(axis, x))
         return marks
 
     def paint(self, colors: Palette) -> None:

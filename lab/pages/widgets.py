@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import panel_material_ui as pmui
 
@@ -32,11 +32,30 @@ def title(knob: Knob) -> str:
     return words if symbol in ("", words, "tol") else f"{words} {symbol}"
 
 
+class _Prompt:
+    """Its moves go to the page at once; Panel would wait 50 ms, in case more of them come."""
+
+    _priority_changes: ClassVar[list[str]] = ["value"]
+
+
+class PromptInteger(_Prompt, pmui.IntSlider):
+    """A slider over integers."""
+
+
+class PromptNumber(_Prompt, pmui.FloatSlider):
+    """A slider over numbers."""
+
+
+class PromptChoice(_Prompt, pmui.DiscreteSlider):
+    """A slider over a list of numbers."""
+
+
 class BoundWidget:
     """A widget and how values go in and out of it."""
 
     def __init__(self, knob: Knob, widget: Any) -> None:
         self.widget = widget
+        self._shown: tuple[Knob, str] | None = None
         self.follow(knob, knob.default, "")
 
     def read(self, value: Any) -> Any:
@@ -44,10 +63,18 @@ class BoundWidget:
         return value
 
     def follow(self, knob: Knob, value: Any, reason: str) -> None:
-        """Show a value, the knob's range, and why it can't be used, if so."""
-        self.widget.label = title(knob)
-        self.widget.disabled = bool(reason)
-        self.widget.description = reason or f"{knob.doc} Allowed: {knob.range_text}."
+        """Show a value, the knob's range, and why it can't be used, if so.
+
+        Nothing that stands already is set again: each move of a slider asks all widgets.
+        """
+        declared = (knob, reason)
+        if declared != self._shown:
+            self._shown = declared
+            self.widget.label = title(knob)
+            self.widget.disabled = bool(reason)
+            self.widget.description = reason or f"{knob.doc} Allowed: {knob.range_text}."
+        elif self.read(self.widget.value) == value:
+            return
         self.show(knob, value)
 
     def show(self, knob: Knob, value: Any) -> None:
@@ -122,6 +149,6 @@ def bound_widget(knob: Knob, declared: Knob) -> BoundWidget:
     if declared.kind == "switch":
         return BoundWidget(knob, pmui.Switch(**common))
     if declared.log:
-        return _Decades(knob, pmui.DiscreteSlider(options=[0, 1], size="small", **common))
-    kind = pmui.IntSlider if declared.kind == "integer" else pmui.FloatSlider
+        return _Decades(knob, PromptChoice(options=[0, 1], size="small", **common))
+    kind = PromptInteger if declared.kind == "integer" else PromptNumber
     return _Range(knob, kind(start=0, end=1, value=0, **common))
