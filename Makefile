@@ -16,7 +16,7 @@ SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks bench-page gpu-record lint clean
+.PHONY: help lab test notebooks bench-page bench-counts gpu-record lint clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
@@ -38,6 +38,10 @@ notebooks: ## Open JupyterLab on the teaching notebooks
 bench-page: ## Measure how fast the dashboard answers, in headless Chromium
 	@$(SETUP) lab,test
 	@$(RUN) benchmarks/page.py $(ARGS)
+
+bench-counts: ## Count the evaluations that the project promises (a minute)
+	@$(SETUP) lab,test
+	@$(RUN) benchmarks/counts.py
 
 gpu-record: ## Record CPU-against-GPU timings on this machine under assets/recordings
 	@$(SETUP) lab

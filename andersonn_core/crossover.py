@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from andersonn_core.comparable import paired
 from andersonn_core.methods import METHODS, Anderson
 from andersonn_core.results import SolveResult, Status
 from andersonn_core.staircase import (
@@ -154,8 +155,9 @@ class Crossover:
             when = f" {self.challenger} is ahead after {_time_text(self.by_seconds)}."
             return when if self.by_seconds.kind == "at" else ""
         gain = float(self.speedup(self.target))
-        faster = f" It reaches the tolerance {ratio_text(gain)} sooner."
-        return faster if math.isfinite(gain) else ""
+        if math.isnan(gain):
+            return " Neither reaches the tolerance."
+        return f" It reaches the tolerance {ratio_text(gain)} sooner." if gain < math.inf else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON: NaN and infinity become None."""
@@ -179,7 +181,7 @@ def crossover(
     """
     if aggregate not in AGGREGATES:
         raise ValueError(f"aggregate = {aggregate!r}: it must be one of {', '.join(AGGREGATES)}.")
-    results = _paired(forward, anderson)
+    results = paired(forward, anderson)
     pairs = [_compare(one, new, AGGREGATES[aggregate]) for one, new in results]
     kind, challenger = _agreed([pair.kind for pair in pairs]), _label(results[0][1])
     sample_kinds = np.stack([pair.sample_kinds for pair in pairs])  # (R, B)
@@ -313,44 +315,6 @@ def _mixing_penalty(results: Sequence[SolveResult]) -> tuple[float, dict[str, fl
         for name, seconds in history.part_seconds.items():
             parts[name] = parts.get(name, 0.0) + float(seconds.sum()) / in_map
     return method / in_map, parts
-
-
-def _paired(
-    forward: SolveResult | Sequence[SolveResult], anderson: SolveResult | Sequence[SolveResult]
-) -> Sequence[tuple[SolveResult, SolveResult]]:
-    """Run i of the one with run i of the other; raises ValueError if they can't be compared."""
-    runs = [forward] if isinstance(forward, SolveResult) else list(forward)
-    new = [anderson] if isinstance(anderson, SolveResult) else list(anderson)
-    if not runs or len(runs) != len(new):
-        raise ValueError(f"repeated runs are compared in pairs: got {len(runs)} and {len(new)}.")
-    for result in (*runs, *new):
-        if not result.num_evals or not len(result.status):
-            raise ValueError("nothing to compare: a result has no evaluations or no samples.")
-        _check_comparable(runs[0], result, but=("seed", "problem.seed"))
-    for one, other in zip(runs, new, strict=True):
-        _check_comparable(one, other)
-    return list(zip(runs, new, strict=True))
-
-
-def _check_comparable(one: SolveResult, other: SolveResult, but: Sequence[str] = ()) -> None:
-    first, second = _circumstances(one), _circumstances(other)
-    for name in first | second:
-        was, now = first.get(name), second.get(name)
-        if was != now and name not in but:
-            raise ValueError(f"the results can't be compared: {name} is {was} and {now}.")
-
-
-def _circumstances(result: SolveResult) -> dict[str, Any]:
-    """What must be the same for two results to be comparable."""
-    spec = result.card.spec
-    problem = {f"problem.{name}": value for name, value in (spec.get("problem") or {}).items()}
-    return problem | {
-        "batch size": len(result.status),
-        "clock": result.history.clock,
-        "device": result.card.device,
-        "map": spec.get("map"),
-        "seed": result.card.seed,
-    }
 
 
 def _label(result: SolveResult) -> str:

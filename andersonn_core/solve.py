@@ -11,7 +11,7 @@ from andersonn_core.driver import Driver, SolveKnobs, Step
 from andersonn_core.layout import StateLayout
 from andersonn_core.methods import METHODS, Anderson, MethodSpec
 from andersonn_core.problems import PROBLEMS
-from andersonn_core.problems.base import ProblemSpec
+from andersonn_core.problems.base import Problem, ProblemSpec
 from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 from andersonn_core.specs import KnobError, Spec, knob
@@ -50,9 +50,13 @@ class SolveSpec(SolveKnobs):
         self,
         on_step: Callable[[Step], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        problem: Problem | None = None,
     ) -> SolveResult:
-        """Build the problem and solve it; the result's card can be rerun."""
-        problem = self.problem.build()
+        """Build the problem and solve it; the result's card can be rerun.
+
+        `problem` is what `self.problem.build()` gave before, to save building it again.
+        """
+        problem = self.problem.build() if problem is None else problem
         card = RunCard.capture(
             self.to_dict(),
             self.spec_id,

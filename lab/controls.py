@@ -157,7 +157,11 @@ class Controls(param.Parameterized):
 
     def _judge_knob(self, name: str, value: Any) -> None:
         owner = self._owner(name)
-        owner(**{name: value})
+        try:
+            owner(**{name: value})
+        except KnobError as error:  # on a page a knob has no class
+            title = owner.title or owner.__name__
+            raise KnobError(str(error).removeprefix(f"{title}.")) from None
         if name == "device" and value not in devices():
             raise KnobError(
                 f"device = {value!r} is not available: this machine has {', '.join(devices())}."

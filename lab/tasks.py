@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from andersonn_core import KnobError, RunCard, SolveResult, SolveSpec, Step, solve
-from andersonn_core.driver import Driver, SolveKnobs
+from andersonn_core import KnobError, SolveResult, SolveSpec, Step, solve
+from andersonn_core.driver import SolveKnobs
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
 from lab.cache import Cache
@@ -40,9 +40,7 @@ def spec_task(spec: SolveSpec) -> Task:
     def run(
         built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
     ) -> SolveResult:
-        card = RunCard.capture(spec.to_dict(), spec.spec_id, problem.seed, built.z0.device)
-        driver = Driver(built.f, built.z0, spec.method, spec, card, on_step, should_stop)
-        return driver.run()
+        return spec.run(on_step, should_stop, built)
 
     def build() -> Problem:
         return PROBLEMS_BUILT.get_or_make(identity, problem.build)

@@ -20,7 +20,7 @@ ORDER = """
     specs results runcard words layout memory least_squares timing cost_model cells data weights
     kernels methods problems
     referee recorder driver solve
-    staircase crossover curves polynomial deq optimizers
+    staircase comparable crossover curves polynomial deq optimizers
     training
     store sweeps
     report record torchdeq_plugin __main__

@@ -176,7 +176,8 @@ def test_samples_are_counted_one_by_one():
     assert (point.samples_ahead, point.samples_behind, point.num_samples) == (3, 1, 4)
     np.testing.assert_allclose(point.sample_seconds, [5.0, 5.0, 5.0, np.nan])
     expected = (
-        "Anderson is ahead after 5 s in the median, in the end for 3 of 4; never for the last."
+        "Anderson is ahead after 5 s in the median, in the end for 3 of 4; never for the last. "
+        "Neither reaches the tolerance."
     )
     assert point.sentence == expected
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import Progress, track
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from andersonn_core.cells import DigitsNetwork
 from andersonn_core.data.digits import Digits, load_digits
@@ -99,7 +99,8 @@ def train(digits: Digits, seed: int, epochs: int = EPOCHS) -> DigitsNetwork:
     num_batches = -(-len(digits.train_labels) // BATCH_SIZE)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * num_batches)
-    with tqdm(total=epochs * num_batches, desc=f"seed {seed}", unit="batch") as progress:
+    with Progress() as progress:
+        bar = progress.add_task(f"seed {seed}", total=epochs * num_batches)
         for epoch in range(epochs):
             for images, labels in batches(digits.train_images, digits.train_labels, generator):
                 optimizer.zero_grad()
@@ -108,8 +109,8 @@ def train(digits: Digits, seed: int, epochs: int = EPOCHS) -> DigitsNetwork:
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                progress.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.4f}", refresh=False)
-                progress.update()
+                state = f"seed {seed}, epoch {epoch + 1}, loss {loss.item():.4f}"
+                progress.update(bar, advance=1, description=state)
     return network.eval()
 
 
@@ -122,7 +123,7 @@ def forward_counts(
     x = network.encode(images)
     z = network.cell.initial_state(x)
     num_evals = torch.full((len(images),), COUNT_MAX_ITER + 1)
-    for count in tqdm(range(1, COUNT_MAX_ITER + 1), desc="measure", unit="evaluation"):
+    for count in track(range(1, COUNT_MAX_ITER + 1), "measure"):
         f_z = network.cell(z, x)
         reached = relative_residual(f_z, z) <= COUNT_RTOL
         num_evals = torch.where(reached, num_evals.clamp_max(count), num_evals)
