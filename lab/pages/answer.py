@@ -77,11 +77,10 @@ class Answer(pn.viewable.Viewer):
         self._said = 0.0
         if live.errors:
             return self._fail(live)
-        self.headline.object = _paragraph(
-            words.headline(live.results, live.problem_name, live.window)
-        )
+        results = {name: live.results[name] for name in live.methods}  # not as they ended
+        self.headline.object = _paragraph(words.headline(results, live.problem_name, live.window))
         self.verdict.object = _paragraph(words.verdict(live.compare(), live.problem))
-        self._status(words.status_line(live.results, live.problem_name))
+        self._status(words.status_line(results, live.problem_name))
         self.tiles.object = self._badges(live)
         return None
 
