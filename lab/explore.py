@@ -184,8 +184,8 @@ class Explore(pn.viewable.Viewer):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """A frame around the page, which this kernel's own event loop serves between the cells.
 
-        Shown directly, each of its 30 Material controls would bring the whole script bundle along:
-        44 MB in the cell, with style sheets from a foreign host.
+        Shown directly, each of its Material controls would bring the whole script bundle along, and
+        style sheets from a foreign host.
         """
         if self._address is None:
             port = _free_port()

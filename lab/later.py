@@ -1,7 +1,7 @@
 """Calls after a delay, from one thread that waits for all of them.
 
-A timer of its own would start a thread each time, and starting one waits for it: on a busy machine
-that was 10 to 70 ms of a page's answer.
+A timer of its own would start a thread each time, and on a busy machine whoever starts a thread
+waits long for it: here the thread that answers all visitors.
 """
 
 from __future__ import annotations

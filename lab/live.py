@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,10 @@ class Live:
     problem: Problem | None = None
     crossing: Crossover | None = None
 
-    def keep(self, before: Live, names: Iterable[str]) -> None:
+    def keep(self, before: Live, names: Sequence[str]) -> None:
         """Take over what the generation before has shown of runs that go on."""
+        if names:
+            self.problem = before.problem
         for name in names:
             for mine, theirs in (
                 (self.traces, before.traces), (self.results, before.results),
@@ -40,7 +42,6 @@ class Live:
             ):  # fmt: skip
                 if name in theirs:
                     mine[name] = theirs[name]
-            self.problem = before.problem
 
     def take(self, update: Update) -> dict[str, list[float]]:
         """Read one update; returns the new points of the method's curve."""

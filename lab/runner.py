@@ -388,6 +388,7 @@ def presence(document: Any) -> Callable[[], bool]:
     seen = [False]
 
     def present() -> bool:
+        """Whether somebody looks on, or may still come."""
         context = document.session_context
         session = None if context is None else getattr(context, "session", None)
         if session is None:

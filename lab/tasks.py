@@ -40,6 +40,7 @@ def spec_task(spec: SolveSpec) -> Task:
     def run(
         built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
     ) -> SolveResult:
+        """Solve what the spec says on the problem that was built."""
         return spec.run(on_step, should_stop, built)
 
     def build() -> Problem:
@@ -60,6 +61,7 @@ def map_task(
     def run(
         built: Problem, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
     ) -> SolveResult:
+        """Solve on the given map, one call of it at a time."""
         return solve(
             guarded, built.z0, method, on_step=on_step, should_stop=should_stop, **dict(knobs)
         )

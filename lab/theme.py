@@ -111,7 +111,7 @@ def palette(dark: bool) -> Palette:
     return DARK if dark else LIGHT
 
 
-# A thumb that glides to its place costs the browser nine paintings of the page for each key press.
+# A thumb that glides to its place has the browser paint the page at each step of its way.
 STILL = {part: {"transition": "none"} for part in ("thumb", "track")}
 
 

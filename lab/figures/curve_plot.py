@@ -82,12 +82,13 @@ class Curve:
 
     columns: Columns = field(default_factory=empty_columns)
     before: Columns = field(default_factory=empty_columns)  # pale until the new one stands
-    number: int = 0  # changes when points that were drawn change
+    number: int = 0  # tells one run's points from the next one's
+    before_number: int = 0
 
     def restart(self, columns: Columns | None = None, keep: bool = False) -> None:
         """Begin with these points instead; `keep` what stood as the curve before."""
         if keep and self.columns["median"]:
-            self.before = self.columns
+            self._put_before(self.columns)
         self.columns = empty_columns() if columns is None else columns
         self.number += 1
 
@@ -99,7 +100,11 @@ class Curve:
     def finish(self) -> None:
         """The curve stands: the one before it goes."""
         if self.before["median"]:
-            self.before = empty_columns()
+            self._put_before(empty_columns())
+
+    def _put_before(self, columns: Columns) -> None:
+        self.before = columns
+        self.before_number += 1
 
 
 class CurvePlot:
@@ -163,7 +168,9 @@ class CurvePlot:
         pale = plot.line("x", "y", source=ghost, line_alpha=GHOST_ALPHA, level="overlay")
         median = plot.line("x", "y", source=medians, level="overlay")
         self.renderers[name] = [band, worst, pale, median]
-        plot.renderers = [*(item for item in plot.renderers if item is not self._dots), self._dots]
+        own = [item for key in METHODS for item in self.renderers.get(key, [])]
+        common = [item for item in plot.renderers if item not in own and item is not self._dots]
+        plot.renderers = [*common, *own, self._dots]
         plot.add_tools(_hover(name, median))
         self._paint_method(name)
 
@@ -190,7 +197,7 @@ class CurvePlot:
         for name, curve in curves.items():
             if name not in self.renderers:
                 self._add(name)
-            self._feed(self.ghosts[name], curve.before, (id(curve.before), self._box))
+            self._feed(self.ghosts[name], curve.before, (curve.before_number, self._box))
             self._feed(self.medians[name], curve.columns, (curve.number, self._box))
         for name, renderers in self.renderers.items():
             for renderer in renderers:
@@ -232,11 +239,11 @@ class CurvePlot:
             new = {name: values[drawn:] for name, values in columns.items()}
             new |= self._inside(new) if "y" in names else {}
             self._drawn[source.id] = state
-            (self._put if fresh else ColumnDataSource.stream)(source, {n: new[n] for n in names})
-
-    @staticmethod
-    def _put(source: ColumnDataSource, columns: dict[str, list[float]]) -> None:
-        source.data = columns
+            new = {name: new[name] for name in names}
+            if fresh:
+                source.data = new
+            else:
+                source.stream(new)
 
     def _inside(self, columns: Columns) -> dict[str, list[float]]:
         """The median line inside the frame, to which Bokeh does not clip its overlay."""

@@ -135,10 +135,8 @@ class Convergence(pn.viewable.Viewer):
         self._list_pins()
 
     def _begin(self, kept: Sequence[str] = ()) -> None:
-        before, self.live = (
-            self.live,
-            Live(tuple(self.specs), self.controls.rtol, self.problem_name, self.controls.window),
-        )
+        before, controls = self.live, self.controls
+        self.live = Live(tuple(self.specs), controls.rtol, self.problem_name, controls.window)
         self.live.keep(before, kept)
         self.playback.stop()
         self.curves.begin(self.live, before, kept)
@@ -176,6 +174,7 @@ class Convergence(pn.viewable.Viewer):
         )
 
         def show_next() -> None:
+            """Show one card, and put the next at the end of the document's queue."""
             show = next(cards, None)
             if show is not None and live is self.live and not self._closed:
                 with together():

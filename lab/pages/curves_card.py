@@ -14,8 +14,8 @@ from lab.pages.card import Card, bokeh_pane, grid
 from lab.runner import Update
 from lab.theme import Palette
 
-# While points arrive, each update moves the thick lines by evaluations; the rest follows less
-# often: a browser takes 4 ms for those lines, 10 ms for both plots' and 40 ms for everything.
+# While points arrive, each update moves the thick lines by evaluations; the rest, which takes a
+# browser much longer, follows less often.
 LINES_EVERY, ALL_EVERY = 0.1, 0.25  # seconds
 
 

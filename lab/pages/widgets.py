@@ -86,6 +86,7 @@ class _Range(BoundWidget):
     """A linear slider that grows when a value from elsewhere lies outside it."""
 
     def show(self, knob: Knob, value: Any) -> None:
+        """Show a value on a range that holds it."""
         low, high = SEEDS if knob.name == "seed" else knob.slider_range or (0, 1)
         number = low if value is None else value
         integer = knob.kind == "integer"
@@ -109,6 +110,7 @@ class _Decades(BoundWidget):
         return None if value == AUTO else value
 
     def show(self, knob: Knob, value: Any) -> None:
+        """Show a value among those of the grid."""
         options = _grid(knob)
         if value is not None and not any(math.isclose(value, old) for old in options):
             options = sorted([*options, value])
