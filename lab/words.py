@@ -161,6 +161,16 @@ def equilibrium_badge(
     return ("good" if close and same else "warn" if close or same else "bad"), text
 
 
+def how_drawn(results: Mapping[str, SolveResult], problem: str) -> str:
+    """What the lines are, and why one that diverges is flat."""
+    batch = max((result.status.numel() for result in results.values()), default=1)
+    spread = f"Thick: the median of {noun(problem, batch)}; shaded: 10 to 90 %; thin: the worst."
+    words = "One sample." if batch == 1 else spread
+    if any(bool((result.status == int(Status.DIVERGED)).any()) for result in results.values()):
+        words += " Where a run diverges its line turns flat: f(z) - z and f(z) grow together."
+    return words
+
+
 def penalty_text(point: Crossover) -> str:
     """The mixing penalty: "mixing costs 0.74x the map"."""
     return f"mixing costs {ratio_text(point.mixing_penalty)} the map"

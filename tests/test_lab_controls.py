@@ -10,6 +10,7 @@ from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec, Statu
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.specs import KnobError
 from lab.controls import FIXED, KNOBS, PRESETS, Controls, devices, knobs_of, values_of
+from lab.words import how_drawn
 
 HOSTILE = [
     1e9, -1, math.nan, math.inf, -math.inf, True, "5", "<script>", b"1", [], {}, object(), 10**30,
@@ -198,6 +199,12 @@ def test_preset_watch_it_diverge_forward_does_and_anderson_converges():
     forward, anderson = solved("watch it diverge")
     assert (forward.status == Status.DIVERGED).all()
     assert anderson.converged.all()
+    tail = forward.history.relative_residual[-20:]
+    assert bool((tail.max() / tail.min() < 1.1) & (tail.min() > 0.1))
+    drawn = how_drawn({"picard": forward, "anderson": anderson}, "affine")
+    assert drawn == (
+        "One sample. Where a run diverges its line turns flat: f(z) - z and f(z) grow together."
+    )
 
 
 def test_preset_stiff_poisson_only_anderson_converges():

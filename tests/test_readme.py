@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+VERDICT = "^(Anderson is ahead|No crossover:|The crossover is not resolved:).*\\.$"
 
 
 def blocks(language: str) -> list[str]:
@@ -31,8 +32,10 @@ def test_knob_tables_are_those_of_the_code():
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
     printed = run([sys.executable, "-c", blocks("python")[number]], tmp_path)
-    assert "0.7391" in printed if number == 0 else True
-    assert "Anderson is ahead after" in printed if number == 0 else int(printed.split()[0]) <= 125
+    if number == 0:  # who is ahead, and when, is for the machine and its load to say
+        assert "0.7391" in printed and re.search(VERDICT, printed, re.M), printed
+    else:
+        assert int(printed.split()[0]) <= 125
 
 
 def run(command: list[str], folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, LogTicker
@@ -62,6 +63,19 @@ def paint(plot: figure, colors: Palette) -> None:
         axis.axis_label_text_font_size = "13px"
     plot.grid.grid_line_color = colors.rule
     plot.grid.grid_line_alpha = 0.6
+
+
+def tooltip(rows: Mapping[str, str], colors: Palette) -> str:
+    """What a hover shows, label by label, in the colors of a theme; Bokeh's own is always white."""
+    style = f"--tooltip-color:{colors.paper};--tooltip-text:{colors.text};"
+    style += f"--tooltip-border:{colors.rule};--tooltip-arrow-color:{colors.paper};"
+    cells = "".join(
+        f"<span style='color:{colors.muted}'>{label}</span><span>{shown}</span>"
+        for label, shown in rows.items()
+    )
+    grid = "display:grid;grid-template-columns:auto auto;gap:1px 8px;font:12px " + FONT
+    own = f"<style>:host {{{style.replace(';', ' !important;')}}}</style>"
+    return f'<div style="{grid}">{own}{cells}</div>'
 
 
 def keep_square(plot: figure, edge: tuple[float, float, float, float]) -> ColumnDataSource:

@@ -16,7 +16,7 @@ from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, Range1d
 from bokeh.plotting import figure
 
-from lab.figures.base import DURATION, bare_figure, decades, durations, paint
+from lab.figures.base import DURATION, bare_figure, decades, durations, paint, tooltip
 from lab.theme import FONT, LABELS, Palette
 from lab.traces import empty_columns
 
@@ -71,6 +71,10 @@ class Marker:
 
 
 MEDIAN = ("x", "y", "evaluation", "seconds", "median", "worst")  # all but x and y: for the tooltip
+TOLD = {
+    "time": "@seconds{custom}", "median residual": "@median{custom}",
+    "worst residual": "@worst{custom}",
+}  # fmt: skip
 LINE = ("x", "y", "width", "alpha")
 MARKER = ("x", "y", "size", "width")
 LABEL = ("x", "y", "text", "align", "baseline", "right", "down", "size", "style")
@@ -118,6 +122,7 @@ class CurvePlot:
         self.ghosts: dict[str, ColumnDataSource] = {}
         self.spreads: dict[str, ColumnDataSource] = {}
         self.renderers: dict[str, list[Any]] = {}
+        self.hovers: dict[str, HoverTool] = {}
         self._drawn: dict[str, Any] = {}  # what tells the run and the axes apart, by source
         self.lines = _source(*LINE, "color", "dash")
         self.labels = _source(*LABEL, "color")
@@ -171,7 +176,8 @@ class CurvePlot:
         own = [item for key in METHODS for item in self.renderers.get(key, [])]
         common = [item for item in plot.renderers if item not in own and item is not self._dots]
         plot.renderers = [*common, *own, self._dots]
-        plot.add_tools(_hover(name, median))
+        self.hovers[name] = _hover(median)
+        plot.add_tools(self.hovers[name])
         self._paint_method(name)
 
     # -- colors -----------------------------------------------------------------------------------
@@ -189,6 +195,8 @@ class CurvePlot:
         band.fill_color = stroke.color
         for line, width in zip(lines, (1.0, stroke.width, stroke.width), strict=True):
             line.line_color, line.line_dash, line.line_width = stroke.color, stroke.dash, width
+        first = {LABELS[name]: "evaluation @evaluation"}
+        self.hovers[name].tooltips = tooltip(first | TOLD, self.colors)
 
     # -- data -------------------------------------------------------------------------------------
 
@@ -266,7 +274,7 @@ def _send(
         source.data = columns
 
 
-def _hover(name: str, renderer: Any) -> HoverTool:
+def _hover(renderer: Any) -> HoverTool:
     duration = CustomJSHover(code=DURATION.replace("tick", "value"))
     residual = CustomJSHover(code="return value.toExponential(1)")
     return HoverTool(
@@ -274,11 +282,5 @@ def _hover(name: str, renderer: Any) -> HoverTool:
         mode="mouse",
         attachment="above",
         line_policy="nearest",
-        tooltips=[
-            (LABELS[name], "evaluation @evaluation"),
-            ("time", "@seconds{custom}"),
-            ("median residual", "@median{custom}"),
-            ("worst residual", "@worst{custom}"),
-        ],
         formatters={"@seconds": duration, "@median": residual, "@worst": residual},
     )

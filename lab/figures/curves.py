@@ -26,7 +26,7 @@ __all__ = ["AXES", "METHODS", "CurvePair"]
 AXES = ("evaluation", "seconds")
 ROOM = 1.28  # of the longest curve: space for the label at its end
 HIGHEST = 2  # decades above 1: a relative residual has poles where f(z) passes 0
-SHARE_BELOW, SHARE_ABOVE = 0.21, 0.14  # of the decades with curves: space for labels
+LABEL_SHARE = 0.07  # of the decades with curves: as high as a line of words
 FAR = 1e9  # beyond all axes
 BELOW, APART, NEAR = 7.0, 16.0, 0.32  # labels at line ends: pixels, pixels, part of the width
 
@@ -142,8 +142,9 @@ class CurvePair:
         """Whole decades for the curves; above and below them as many pixels as the labels need."""
         low = math.log10(self._floor)
         high = min(math.ceil(math.log10(largest) - 1e-9), HIGHEST)
-        self.y.start = 10.0 ** (low - SHARE_BELOW * (high - low))
-        self.y.end = 10.0 ** (high + SHARE_ABOVE * (high - low))
+        line = LABEL_SHARE * (high - low)
+        self.y.start = 10.0 ** (low - line * (1 + max(2, len(self.curves))))
+        self.y.end = 10.0 ** (high + 2 * line)
 
     # -- drawing ----------------------------------------------------------------------------------
 

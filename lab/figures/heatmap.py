@@ -19,9 +19,10 @@ from bokeh.models import (
 
 from andersonn_core.curves import events, heat_map
 from andersonn_core.results import SolveResult
-from lab.figures.base import bare_figure, paint
+from lab.figures.base import bare_figure, paint, tooltip
 from lab.theme import FONT, Palette
 
+TOLD = {"evaluation": "$x{0}", "sample": "$y{0}", "log10 residual": "@image{0.0}"}
 MOST_RESTARTS = 3000  # marks; more would be a gray veil
 
 
@@ -57,16 +58,8 @@ class HeatMap:
         )
         self._marks()
         self._color_bar()
-        self.figure.add_tools(
-            HoverTool(
-                renderers=[painted],
-                tooltips=[
-                    ("evaluation", "$x{0}"),
-                    ("sample", "$y{0}"),
-                    ("log10 residual", "@image{0.0}"),
-                ],
-            )
-        )
+        self.hover = HoverTool(renderers=[painted])
+        self.figure.add_tools(self.hover)
         self.cursor = Span(dimension="height", line_width=1.5, visible=False)
         self.figure.add_layout(self.cursor)
         self.paint(colors)
@@ -105,6 +98,7 @@ class HeatMap:
         """Give the map the colors of a theme."""
         paint(self.figure, colors)
         self.mapper.palette = _ramp(colors.heat)
+        self.hover.tooltips = tooltip(TOLD, colors)
         self.bar.background_fill_color = colors.paper
         self.bar.major_label_text_color = colors.muted
         self.cursor.line_color = colors.text

@@ -69,10 +69,7 @@ class Curves(Card):
         self.pair.fit(live.traces)
         self.pair.mark_crossing(self._crossing(live))
         self.pair.draw()
-        batch = next(iter(live.results.values())).status.numel() if live.results else 1
-        samples = words.noun(live.problem_name, batch)
-        spread = f"Thick: the median of {samples}; shaded: 10 to 90 %; thin: the worst."
-        self.say("One sample." if batch == 1 else spread)
+        self.say(words.how_drawn(live.results, live.problem_name))
 
     def _crossing(self, live: Live) -> dict[str, tuple[float, float, str] | None]:
         point = live.crossing
