@@ -32,14 +32,14 @@ PROBLEMS = {
 }
 WARM, MOVES, DRAG, SOAK, TOGETHER = 20, 60, 100, 200, 40
 KEYS = ["ArrowRight"] * 4 + ["ArrowLeft"] * 4  # window 5 -> 9 -> 5
+DRAGGED = [6, 7, 8, 9, 8, 7, 6, 5]  # windows
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-# A run is told from another by the seconds of its first point, which no two runs share. An answer
-# is on the canvas when Bokeh's figure of residual against evaluations has painted it.
+# An answer is on the canvas when Bokeh's figure of residual against evaluations has painted both
+# methods' lines with at least one point of another run: each line bears its run's name.
 HOOK = """
 () => {
-  const sources = {};
   const views = new Set();
   const walk = (view) => {
     if (!view || views.has(view)) return;
@@ -47,37 +47,33 @@ HOOK = """
     for (const child of [...(view.children?.() ?? []), ...(view.child_views ?? [])]) walk(child);
   };
   for (const view of Bokeh.index) walk(view);
-  const isCurve = (model) => model.type === 'GlyphRenderer' && model.glyph.type === 'Line'
-    && model.data_source.name?.endsWith(' by evaluation');
-  const plot = [...views].find((view) => view._actual_paint && view.model.renderers?.some(isCurve));
+  const isMedians = (model) => model.data_source?.name === 'medians by evaluation';
+  const isPlot = (view) => view._actual_paint && view.model.renderers?.some(isMedians);
+  const plot = [...views].find(isPlot);
   if (!plot) return [];
-  for (const model of plot.model.renderers.filter(isCurve))
-    sources[model.data_source.name.split(' ')[0]] = model.data_source;
-  const first = (name) => {
-    const seconds = sources[name].data.seconds; return seconds.length ? seconds[0] : null;
+  const source = plot.model.renderers.find(isMedians).data_source;
+  const runs = () => {
+    const {name, x} = source.data, shown = {};
+    for (let i = 0; i < name.length; i++) {
+      const [method, run] = name[i].split(' ');
+      shown[method] = x[i].length ? run : null;
+    }
+    return shown;
   };
-  const names = Object.keys(sources);
   const lab = window.lab = {started: null, old: {}, times: {}, frames: 0, changed: false};
-  for (const name of names) {
-    const changed = () => { lab.changed = true; };
-    sources[name].streaming.connect(changed);
-    sources[name].properties.data.change.connect(changed);
-  }
+  source.properties.data.change.connect(() => { lab.changed = true; });
   const paint = plot._actual_paint;
   plot._actual_paint = function (...given) {
     const result = paint.apply(this, given), now = performance.now();
     if (lab.changed) { lab.changed = false; lab.frames += 1; }
-    if (lab.started !== null) for (const name of names) {
-      const run = first(name);
-      if (run !== null && run !== lab.old[name]) lab.times[name] ??= now - lab.started;
-    }
+    if (lab.started !== null) for (const [method, run] of Object.entries(runs()))
+      if (run !== null && run !== lab.old[method]) lab.times[method] ??= now - lab.started;
     return result;
   };
   window.addEventListener('keydown', (event) => {
-    lab.started = event.timeStamp; lab.times = {};
-    for (const name of names) lab.old[name] = first(name);
+    lab.started = event.timeStamp; lab.times = {}; lab.old = runs();
   }, true);
-  return names.sort();
+  return Object.keys(runs()).sort();
 }
 """
 
@@ -185,6 +181,20 @@ class Visitor:
         self.page.keyboard.press(KEYS[self.presses % len(KEYS)])
         self.presses += 1
 
+    def grasp(self) -> Callable[[float], None]:
+        """Take the window slider's thumb with the mouse; returns what pulls it to a window."""
+        root = self.slider.locator("xpath=ancestor::*[contains(@class, 'MuiSlider-root')]")
+        box = root.bounding_box()
+        low, high = (float(self.slider.get_attribute(end)) for end in ("min", "max"))
+
+        def pull_to(window: float) -> None:
+            x = box["x"] + box["width"] * (window - low) / (high - low)
+            self.page.mouse.move(x, box["y"] + box["height"] / 2)
+
+        pull_to(float(self.slider.input_value()))
+        self.page.mouse.down()
+        return pull_to
+
     def answer(self) -> float | None:
         """Milliseconds until both curves showed a new point; None if they have not yet."""
         times = self.page.evaluate("() => window.lab.times")
@@ -217,13 +227,15 @@ def latencies(browser: Any, made: Server, query: str, moves: int) -> tuple[list[
 
 
 def drag(visitor: Visitor, moves: int) -> tuple[float, float]:
-    """Visible updates and moves per second while the slider moves without a pause."""
+    """Visible updates and moves per second while the mouse pulls the slider without a pause."""
+    pull_to = visitor.grasp()
     before, started = visitor.page.evaluate("() => window.lab.frames"), time.perf_counter()
     for number in range(moves):
-        visitor.press()
+        pull_to(DRAGGED[number % len(DRAGGED)])
         time.sleep(max(0.0, started + (number + 1) * 0.05 - time.perf_counter()))
     seconds = time.perf_counter() - started
     frames = visitor.page.evaluate("() => window.lab.frames") - before
+    visitor.page.mouse.up()
     return frames / seconds, moves / seconds
 
 

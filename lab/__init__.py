@@ -8,10 +8,12 @@ __all__ = ["explore"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `explore` when it is first asked for: it brings Panel and Bokeh."""
-    if name == "explore":
-        from lab.explore import explore
+    """Import `explore` when it is first asked for: it brings Panel and Bokeh.
 
-        globals()[name] = explore  # the import has put the module of the same name there
+    No module is named like the function: the first import of that module would take its place here.
+    """
+    if name == "explore":
+        from lab.own_map import explore
+
         return explore
     raise AttributeError(f"module 'lab' has no attribute {name!r}")

@@ -4,8 +4,10 @@ import panel as pn
 
 pn.extension()
 
+from lab.pauses import spare_imports  # noqa: E402
 from lab.shell import Shell  # noqa: E402  widgets come after the extension
 
+spare_imports()
 shell = Shell(pn.state.curdoc)
 pn.state.on_session_destroyed(lambda _, close=shell.close: close())
 shell.page.servable()

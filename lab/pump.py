@@ -41,13 +41,15 @@ SHARES = Shares()
 class Pump:
     """Turns any number of requests into few calls of `emit` on the document's thread.
 
+    `emit` tells whether there was anything new: if not, the next update need not wait for it.
+
     An urgent request (the first point after a move) may come one interval early; the next waits
     the longer for it. `schedule` is called at most once until the call it scheduled has run.
     """
 
     def __init__(
         self,
-        emit: Callable[[], None],
+        emit: Callable[[], bool],
         schedule: Callable[[Callable[[], None]], Any],
         clock: Callable[[], float] = time.perf_counter,
         later: Callable[[float, Callable[[], None]], Any] = call_later,
@@ -101,9 +103,11 @@ class Pump:
     def _fire(self) -> None:
         with self._lock:
             self._pending = self._dirty = self._urgent = False
-            now = self._clock()
-            late = max(self._next, now - INTERVAL / 2)  # a late update does not delay all others
+            now, before = self._clock(), self._next
+            late = max(before, now - INTERVAL / 2)  # a late update does not delay all others
             self._next = late + INTERVAL * self._shares.count(self, now)
             if self._closed:
                 return
-        self._emit()
+        if not self._emit():
+            with self._lock:
+                self._next = before

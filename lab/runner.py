@@ -217,7 +217,8 @@ class Runner:
                 job.stop()
         for job in starting:
             self._start(job)
-        self._request()
+        if any(map(_has_news, self._jobs.values())):
+            self._request()
         return self._generation
 
     def _start(self, job: Job) -> None:
@@ -300,8 +301,8 @@ class Runner:
 
     # -- on the document's thread ---------------------------------------------------------------
 
-    def _emit(self) -> None:
-        """Publish what is new; of older generations nothing is left that could be."""
+    def _emit(self) -> bool:
+        """Publish what is new, if anything; of older generations nothing is left that could be."""
         with self._lock:
             updates = [self._news(job) for job in self._jobs.values() if _has_news(job)]
             if self._fresh and updates:
@@ -311,6 +312,7 @@ class Runner:
                 self._fresh = False
         if updates:
             self._publish(updates)
+        return bool(updates)
 
     def _news(self, job: Job) -> Update:
         rows, job.sent = job.rows[job.sent :], len(job.rows)

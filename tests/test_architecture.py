@@ -1,6 +1,7 @@
 """Imports go one way, the core stays light, and no file is tied to one machine."""
 
 import ast
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lab
 from andersonn_core import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,3 +198,9 @@ def test_no_file_holds_a_path_of_one_machine():
         data = path.read_bytes()
         if b"\0" not in data[:4096] and path != Path(__file__).resolve():
             assert not (found := machine_path.search(data)), f"{path.relative_to(ROOT)}: {found}"
+
+
+def test_no_module_takes_the_place_of_what_lab_imports_when_it_is_asked_for():
+    """A module lab.explore, once imported, would be what `from lab import explore` gives."""
+    for name in lab.__all__:
+        assert importlib.util.find_spec(f"lab.{name}") is None

@@ -13,7 +13,7 @@ import torch
 
 from andersonn_core import Anderson, KnobError, solve
 from lab import explore
-from lab.explore import OwnMap
+from lab.own_map import OwnMap
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -102,16 +102,27 @@ def page_of(**values):
     return view, settle
 
 
+def median_of(plot, name, ghost=False):
+    """The points of a method's thick line, or of the pale one that it replaces."""
+    source = plot.ghosts if ghost else plot.medians
+    rows = [row for row, run in enumerate(plot.medians.data["name"]) if run.split()[0] == name]
+    return (source.data["x"][rows[0]], source.data["y"][rows[0]]) if source.data["x"] else ([], [])
+
+
 def test_both_curves_end_where_their_results_end():
     view, _ = page_of()
     for name, result in view.live.results.items():
         _, columns = columns_of(result, view.live.tolerance)
         for axis, plot in view.curves.pair.plots.items():
-            data = plot.medians[name].data
+            data = plot.details[name].data
             assert list(data["evaluation"]) == list(range(1, result.num_evals + 1))
-            np.testing.assert_equal(data["median"], columns["median"])
-            np.testing.assert_allclose(data["x"], columns[axis])  # seconds are summed twice
-            np.testing.assert_equal(plot.spreads[name].data["worst"], columns["worst"])
+            np.testing.assert_allclose(data["seconds"], columns["seconds"])  # summed twice
+            for line in ("median", "low", "high", "worst"):
+                np.testing.assert_equal(data[line], columns[line])
+            x, y = median_of(plot, name)
+            end = np.flatnonzero(np.isfinite(columns["median"]))[-1] + 1
+            np.testing.assert_allclose(x, columns[axis][:end])
+            np.testing.assert_equal(y, columns["median"][:end])
     assert "4 samples" in view.answer.headline.object
 
 
@@ -127,9 +138,8 @@ def test_axes_stand_still_until_the_runs_have_ended():
         pair.label_ends(view.live.traces)
         pair.draw()
     assert [(axis.start, axis.end) for axis in (*pair.x.values(), pair.y)] == before
-    drawn = pair.plots["evaluation"].medians["anderson"].data
-    assert len(drawn["x"]) == 300
-    assert np.nanmax(drawn["x"]) <= pair.x["evaluation"].end < drawn["evaluation"][-1]
+    x, _ = median_of(pair.plots["evaluation"], "anderson")
+    assert x[-1] == int(pair.x["evaluation"].end) < 300
     settle()
 
 
@@ -137,14 +147,14 @@ def test_a_superseded_curve_stays_pale_until_the_new_one_stands():
     view, settle = page_of()
     pair = view.curves.pair
     plot = pair.plots["evaluation"]
-    old = list(plot.medians["anderson"].data["y"])
+    old = median_of(plot, "anderson")
     view._begin()
     view.curves.take(view.live, [])
-    np.testing.assert_equal(list(plot.ghosts["anderson"].data["y"]), old)
-    assert not len(plot.medians["anderson"].data["median"])
+    assert median_of(plot, "anderson", ghost=True) == old
+    assert median_of(plot, "anderson") == ([], [])
     view.controls.gain = 0.8  # which changes both runs
     settle()
-    assert not len(plot.ghosts["anderson"].data["y"])
+    assert plot.ghosts.data["x"] == []
 
 
 def test_a_drag_starts_its_first_run_at_once_and_few_more_and_ends_with_its_last_value(monkeypatch):
@@ -168,10 +178,10 @@ def test_a_drag_starts_its_first_run_at_once_and_few_more_and_ends_with_its_last
 def test_a_run_that_goes_on_keeps_its_curve():
     view, settle = page_of()
     plot = view.curves.pair.plots["evaluation"]
-    before = list(plot.medians["picard"].data["seconds"]), view.live.results["picard"]
+    before = list(plot.details["picard"].data["seconds"]), view.live.results["picard"]
     view.controls.window = 2
     settle()
-    assert list(plot.medians["picard"].data["seconds"]) == before[0]
+    assert list(plot.details["picard"].data["seconds"]) == before[0]
     assert view.live.results["picard"] is before[1]
     assert view.live.frames.keys() == view.live.results.keys() == {"picard", "anderson"}
 
@@ -276,8 +286,10 @@ def test_painting_changes_every_line():
     pair.draw()
     pair.paint(DARK)
     for plot in pair.plots.values():
-        for name, (_, *lines) in plot.renderers.items():
-            assert {line.glyph.line_color for line in lines} == {DARK.strokes[name].color}
+        strokes = DARK.strokes
+        assert set(plot.medians.data["color"]) == {strokes[name].color for name in METHODS}
+        for name, (band, worst, _) in plot.renderers.items():
+            assert band.glyph.fill_color == worst.glyph.line_color == strokes[name].color
         assert set(plot.lines.data["color"]) == {DARK.muted}
         for hover in plot.hovers.values():
             assert DARK.paper in hover.tooltips and LIGHT.paper not in hover.tooltips

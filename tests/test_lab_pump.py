@@ -14,11 +14,14 @@ class Simulation:
 
     def __init__(self, shares: Shares | None = None) -> None:
         self.now, self.pending, self.timers, self.emitted = 0.0, [], [], []
+        self.something_new = True
         shares = Shares() if shares is None else shares
         self.pump = Pump(self.emit, self.pending.append, lambda: self.now, self.later, shares)
 
-    def emit(self) -> None:
-        self.emitted.append(self.now)
+    def emit(self) -> bool:
+        if self.something_new:
+            self.emitted.append(self.now)
+        return self.something_new
 
     def later(self, delay: float, function: Callable[[], None]) -> None:
         self.timers.append((self.now + delay, function))
@@ -116,6 +119,18 @@ def test_pages_that_are_updated_at_once_share_the_updates():
         alone.pump.request()
         alone.run()
     assert len(alone.emitted) > 25
+
+
+def test_an_update_need_not_wait_for_one_that_had_nothing_to_tell():
+    made = Simulation()
+    made.now, made.something_new = 10.0, False
+    made.pump.request()
+    made.run()
+    made.something_new = True
+    made.now += 0.001
+    made.pump.request()
+    made.run()
+    assert made.emitted == [made.now]
 
 
 def test_an_idle_pump_emits_nothing():

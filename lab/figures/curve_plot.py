@@ -1,12 +1,13 @@
 """One log plot of the Convergence page: residual against evaluations, or against seconds.
 
-A browser pays for each renderer at every update, whatever it shows, and for axes and grid at every
-painting. So what moves most (the median lines, the pale ones that they replace, the words) lies on
-Bokeh's overlay, which is painted alone; straight lines, words and markers have one renderer each.
+A browser pays for each renderer whose data changes, and for axes and grid at every painting. So
+what moves most (the median lines and the pale ones that they replace) is one renderer each, on
+Bokeh's overlay, which is painted alone; bands, words and markers follow when a run has lasted.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from bokeh.plotting import figure
 
 from lab.figures.base import DURATION, bare_figure, decades, durations, paint, tooltip
 from lab.theme import FONT, LABELS, Palette
-from lab.traces import empty_columns
+from lab.traces import COLUMNS, empty_columns
 
 METHODS = ("picard", "broyden", "anderson")  # painted in this order, the hero last
 TITLES = {
@@ -27,13 +28,14 @@ TITLES = {
 }
 CLOCK = "CPU time of one thread"
 BAND_ALPHA, GHOST_ALPHA = 0.13, 0.28
+MOST_POINTS = 400  # of a line that moves: more would take longer to send than to look at
 
 Columns = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A pale line; `role` is a method or a color of the palette."""
+    """A line; `role` is a method or a color of the palette."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -41,6 +43,7 @@ class Line:
     width: float
     alpha: float
     dash: str = ""  # empty: the role's own
+    name: str = ""  # tells one run from the next
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,11 @@ class Marker:
     width: float = 1.8
 
 
-MEDIAN = ("x", "y", "evaluation", "seconds", "median", "worst")  # all but x and y: for the tooltip
 TOLD = {
     "time": "@seconds{custom}", "median residual": "@median{custom}",
     "worst residual": "@worst{custom}",
 }  # fmt: skip
-LINE = ("x", "y", "width", "alpha")
+LINE = ("x", "y", "width", "alpha", "name")
 MARKER = ("x", "y", "size", "width")
 LABEL = ("x", "y", "text", "align", "baseline", "right", "down", "size", "style")
 
@@ -118,13 +120,12 @@ class CurvePlot:
         self.axis, self.colors = axis, colors
         self.x = Range1d(0.0, end)
         self.y = y
-        self.medians: dict[str, ColumnDataSource] = {}
-        self.ghosts: dict[str, ColumnDataSource] = {}
-        self.spreads: dict[str, ColumnDataSource] = {}
+        self.details: dict[str, ColumnDataSource] = {}  # band, worst sample and tooltip of a method
         self.renderers: dict[str, list[Any]] = {}
         self.hovers: dict[str, HoverTool] = {}
-        self._drawn: dict[str, Any] = {}  # what tells the run and the axes apart, by source
-        self.lines = _source(*LINE, "color", "dash")
+        self._drawn: dict[str, int] = {}  # the run whose details are drawn
+        self.lines, self.ghosts = (_source(*LINE, "color", "dash") for _ in range(2))
+        self.medians = _source(*LINE, "color", "dash", name=f"medians by {axis}")
         self.labels = _source(*LABEL, "color")
         self.markers = _source(*MARKER, "color", "fill", "marker")
         self.figure = self._figure()
@@ -144,46 +145,46 @@ class CurvePlot:
             plot.yaxis.major_label_text_font_size = "0px"
         else:
             plot.yaxis.axis_label = "relative residual"
-        self._pale(plot)
+        for source, level in (
+            (self.lines, "underlay"), (self.ghosts, "overlay"), (self.medians, "overlay"),
+        ):  # fmt: skip
+            plot.multi_line(
+                "x", "y", source=source, line_color="color", line_dash="dash", line_width="width",
+                line_alpha="alpha", level=level,
+            )  # fmt: skip
+        self._words_and_dots(plot)
         return plot
 
-    def _pale(self, plot: figure) -> None:
-        plot.multi_line(
-            "x", "y", source=self.lines, line_color="color", line_dash="dash", line_width="width",
-            line_alpha="alpha", level="underlay",
-        )  # fmt: skip
-        self._dots = plot.scatter(
+    def _words_and_dots(self, plot: figure) -> None:
+        plot.scatter(
             "x", "y", source=self.markers, size="size", line_width="width", line_color="color",
             fill_color="fill", marker="marker", level="overlay",
         )  # fmt: skip
         plot.text(
             "x", "y", "text", source=self.labels, text_color="color", text_align="align",
             text_baseline="baseline", x_offset="right", y_offset="down", text_font=value(FONT),
-            text_font_size={"field": "size"}, text_font_style={"field": "style"}, level="overlay",
+            text_font_size={"field": "size"}, text_font_style={"field": "style"},
+            level="annotation",
         )  # fmt: skip
 
     def _add(self, name: str) -> None:
         """The renderers of a method that is shown for the first time."""
         plot, axis = self.figure, self.axis
-        medians = self.medians[name] = _source(*MEDIAN, name=f"{name} by {axis}")
-        ghost = self.ghosts[name] = _source("x", "y")
-        spread = self.spreads[name] = _source(axis, "low", "high", "worst")
-        band = plot.varea(axis, "low", "high", source=spread, fill_alpha=BAND_ALPHA)
-        worst = plot.line(axis, "worst", source=spread, line_width=1, line_alpha=0.5)
-        pale = plot.line("x", "y", source=ghost, line_alpha=GHOST_ALPHA, level="overlay")
-        median = plot.line("x", "y", source=medians, level="overlay")
-        self.renderers[name] = [band, worst, pale, median]
+        source = self.details[name] = _source(*COLUMNS, name=f"{name} by {axis}")
+        band = plot.varea(axis, "low", "high", source=source, fill_alpha=BAND_ALPHA)
+        worst = plot.line(axis, "worst", source=source, line_width=1, line_alpha=0.5)
+        felt = plot.line(axis, "median", source=source, line_alpha=0)  # by the mouse
+        self.renderers[name] = [band, worst, felt]
         own = [item for key in METHODS for item in self.renderers.get(key, [])]
-        common = [item for item in plot.renderers if item not in own and item is not self._dots]
-        plot.renderers = [*common, *own, self._dots]
-        self.hovers[name] = _hover(median)
+        plot.renderers = [*(item for item in plot.renderers if item not in own), *own]
+        self.hovers[name] = _hover(felt)
         plot.add_tools(self.hovers[name])
         self._paint_method(name)
 
     # -- colors -----------------------------------------------------------------------------------
 
     def paint(self, colors: Palette) -> None:
-        """Give the figure the colors of a theme."""
+        """Give the figure the colors of a theme; what is drawn next has them, too."""
         self.colors = colors
         paint(self.figure, colors)
         for name in self.renderers:
@@ -191,75 +192,75 @@ class CurvePlot:
 
     def _paint_method(self, name: str) -> None:
         stroke = self.colors.strokes[name]
-        band, *lines = (renderer.glyph for renderer in self.renderers[name])
-        band.fill_color = stroke.color
-        for line, width in zip(lines, (1.0, stroke.width, stroke.width), strict=True):
-            line.line_color, line.line_dash, line.line_width = stroke.color, stroke.dash, width
+        band, worst, _ = (renderer.glyph for renderer in self.renderers[name])
+        band.fill_color = worst.line_color = stroke.color
+        worst.line_dash = stroke.dash
         first = {LABELS[name]: "evaluation @evaluation"}
         self.hovers[name].tooltips = tooltip(first | TOLD, self.colors)
 
     # -- data -------------------------------------------------------------------------------------
 
     def draw_medians(self, curves: Mapping[str, Curve]) -> None:
-        """Show these median lines and nothing else; only what differs is sent."""
+        """Show these median lines and those they replace, and no others."""
+        lines, ghosts = [], []
         for name, curve in curves.items():
-            if name not in self.renderers:
-                self._add(name)
-            self._feed(self.ghosts[name], curve.before, (curve.before_number, self._box))
-            self._feed(self.medians[name], curve.columns, (curve.number, self._box))
-        for name, renderers in self.renderers.items():
-            for renderer in renderers:
-                if renderer.visible != (name in curves):
-                    renderer.visible = name in curves
-
-    @property
-    def _box(self) -> tuple[float, float, float]:
-        return float(self.x.end), float(self.y.start), float(self.y.end)
-
-    def draw_labels(self, labels: Sequence[Label]) -> None:
-        """Write these words and no others."""
-        _send(self.labels, LABEL, labels, {"color": self._strokes(labels, "ink")["ink"]})
+            width = self.colors.strokes[name].width
+            run = f"{name} {curve.number}"
+            lines.append(Line(*self._inside(curve.columns), name, width, 1.0, name=run))
+            if curve.before["median"]:
+                ghosts.append(Line(*self._inside(curve.before), name, width, GHOST_ALPHA))
+        self._send_lines(self.ghosts, ghosts)
+        self._send_lines(self.medians, lines)
 
     def draw_rest(
-        self, curves: Mapping[str, Curve], lines: Sequence[Line], markers: Sequence[Marker]
+        self,
+        curves: Mapping[str, Curve],
+        lines: Sequence[Line],
+        markers: Sequence[Marker],
+        labels: Sequence[Label],
     ) -> None:
-        """Bands and worst samples, straight lines and markers."""
-        for name, curve in curves.items():
-            self._feed(self.spreads[name], curve.columns, curve.number)
-        strokes = self._strokes(lines, "color", "dash")
-        own = [line.dash or dash for line, dash in zip(lines, strokes["dash"], strict=True)]
-        _send(self.lines, LINE, lines, strokes | {"dash": own})
+        """Bands and worst samples of these curves, straight lines, markers and words."""
+        for name in METHODS:
+            if name in curves and name not in self.details:
+                self._add(name)
+            if name in self.details:
+                self._feed(name, curves.get(name, Curve()))
+        self._send_lines(self.lines, lines)
         paper = {"fill": [self.colors.paper] * len(markers)}
         _send(self.markers, MARKER, markers, paper | self._strokes(markers, "color", "marker"))
+        _send(self.labels, LABEL, labels, {"color": self._strokes(labels, "ink")["ink"]})
+
+    def _send_lines(self, source: ColumnDataSource, lines: Sequence[Line]) -> None:
+        strokes = self._strokes(lines, "color", "dash")
+        own = [line.dash or dash for line, dash in zip(lines, strokes["dash"], strict=True)]
+        _send(source, LINE, lines, strokes | {"dash": own})
 
     def _strokes(self, items: Sequence[Any], *names: str) -> dict[str, list[str]]:
         strokes = [self.colors.of(item.role) for item in items]
         return {name: [getattr(stroke, name) for stroke in strokes] for name in names}
 
-    def _feed(self, source: ColumnDataSource, columns: Columns, state: Any) -> None:
-        """Bring a source up to date: with what is new, or, in another state, with everything."""
-        names = list(source.data)
-        fresh = self._drawn.get(source.id) != state
-        drawn = 0 if fresh else len(source.data[names[0]])
-        if fresh and not columns["median"] and not len(source.data[names[0]]):
-            return
-        if fresh or drawn < len(columns["median"]):
-            new = {name: values[drawn:] for name, values in columns.items()}
-            new |= self._inside(new) if "y" in names else {}
-            self._drawn[source.id] = state
-            new = {name: new[name] for name in names}
-            if fresh:
-                source.data = new
-            else:
-                source.stream(new)
+    def _feed(self, name: str, curve: Curve) -> None:
+        """Bring a method's details up to date: with what is new, or, of another run, with all."""
+        source = self.details[name]
+        drawn = len(source.data["median"])
+        if self._drawn.get(name) != curve.number or drawn > len(curve.columns["median"]):
+            self._drawn[name] = curve.number
+            if drawn or curve.columns["median"]:
+                source.data = {key: list(values) for key, values in curve.columns.items()}
+        elif drawn < len(curve.columns["median"]):
+            source.stream({key: values[drawn:] for key, values in curve.columns.items()})
 
-    def _inside(self, columns: Columns) -> dict[str, list[float]]:
+    def _inside(self, columns: Columns) -> tuple[list[float], list[float]]:
         """The median line inside the frame, to which Bokeh does not clip its overlay."""
-        right, low, high = self._box
-        return {
-            "x": [x if x <= right else math.nan for x in columns[self.axis]],
-            "y": [min(max(y, low), high) for y in columns["median"]],
-        }
+        x, y = columns[self.axis], columns["median"]
+        end = bisect.bisect_right(x, float(self.x.end))
+        while end and not math.isfinite(y[end - 1]):
+            end -= 1
+        # Powers of two: while a line grows, the points that stand for it stay the same.
+        stride = 1 << max(0, math.ceil(math.log2(max(end, 1) / MOST_POINTS)))
+        rows = [*range(0, end - 1, stride), end - 1] if end else []
+        low, high = float(self.y.start), float(self.y.end)
+        return [x[row] for row in rows], [min(max(y[row], low), high) for row in rows]
 
 
 def _source(*names: str, **options: Any) -> ColumnDataSource:

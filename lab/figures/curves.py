@@ -45,6 +45,7 @@ class CurvePair:
         self.colors = colors
         self.curves: dict[str, Curve] = {}
         self.finished: set[str] = set()
+        self.lasting: set[str] = set()  # whose band, markers and words are shown, too
         self.ends: dict[str, int] = {}  # the evaluation in which each median line ends
         self.crossing: Mapping[str, Point | None] = {}
         self.cursor: dict[str, float | None] = {}
@@ -66,6 +67,11 @@ class CurvePair:
         """A new run of this method; the curve before stays as a pale one if it was complete."""
         self.curves.setdefault(name, Curve()).restart(keep=complete)
         self.finished.discard(name)
+        self.lasting.discard(name)
+
+    def last(self) -> None:
+        """The runs go on for a while: show all there is of them."""
+        self.lasting = set(self.curves)
 
     def extend(self, name: str, columns: Columns) -> None:
         """Add points to a curve."""
@@ -80,11 +86,13 @@ class CurvePair:
         """The new curve stands: its pale predecessor goes."""
         self.curves[name].finish()
         self.finished.add(name)
+        self.lasting.add(name)
 
     def clear(self, name: str) -> None:
         """Take a method off the figures."""
         self.curves.pop(name, None)
         self.finished.discard(name)
+        self.lasting.discard(name)
 
     def label_ends(self, traces: Mapping[str, Trace]) -> None:
         """Each method's name and count belong at the end of its median line."""
@@ -157,28 +165,28 @@ class CurvePair:
 
     def draw(self) -> None:
         """Bring the figures up to date with what stands."""
-        self.draw_lines()
+        self.draw_medians()
+        shown = {name: curve for name, curve in self._shown().items() if name in self.lasting}
         for axis, plot in self.plots.items():
-            lines = [*self.pins.get(axis, ((), ()))[0], *self._straight_lines(axis)]
-            plot.draw_rest(self._shown(), lines, self._markers(axis))
+            lines, numbers = self.pins.get(axis, ((), ()))
+            plot.draw_rest(
+                shown,
+                [*lines, *self._straight_lines(axis)],
+                self._markers(axis, shown),
+                [*numbers, *self._end_labels(axis), *self._other_labels(axis)],
+            )
 
-    def draw_lines(self) -> None:
-        """Bring the thick lines and all words up to date."""
-        for axis, plot in self.plots.items():
-            numbers = self.pins.get(axis, ((), ()))[1]
-            plot.draw_medians(self._shown())
-            plot.draw_labels([*numbers, *self._end_labels(axis), *self._other_labels(axis)])
-
-    def draw_medians(self) -> None:
-        """Bring only what the eye follows up to date: the thick lines by evaluations."""
-        self.plots["evaluation"].draw_medians(self._shown())
+    def draw_medians(self, axes: Sequence[str] = AXES) -> None:
+        """Bring only what the eye follows up to date: the thick lines."""
+        for axis in axes:
+            self.plots[axis].draw_medians(self._shown())
 
     def _shown(self) -> dict[str, Curve]:
         return {name: self.curves[name] for name in METHODS if name in self.curves}
 
-    def _markers(self, axis: str) -> list[Marker]:
+    def _markers(self, axis: str, shown: Mapping[str, Curve]) -> list[Marker]:
         markers = []
-        for name, curve in self._shown().items():
+        for name, curve in shown.items():
             x, y = curve.columns[axis], curve.columns["median"]
             expected = len(x) if name in self.finished else self.expected
             at = marked(self.ends.get(name, 0), expected)
@@ -201,6 +209,8 @@ class CurvePair:
         """Each method's name and count at the end of its line, apart from one another."""
         width, ends = float(self.x[axis].end), []
         for name, count in self.ends.items():
+            if name not in self.lasting:
+                continue
             columns = self.curves[name].columns
             ends.append((name, columns[axis][count - 1], columns["median"][count - 1]))
         shifts = _stacked([x for _, x, _ in ends], [y for *_, y in ends], width)

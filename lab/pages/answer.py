@@ -16,7 +16,7 @@ from lab.live import Live
 from lab.pages.card import STYLE, escape, text
 from lab.theme import LABELS, Palette
 
-STATUS_SECONDS = 0.4  # a screen reader can't follow more often
+STATUS_SECONDS = 1.0  # a screen reader can't follow more often
 
 
 STALE = "<div class='stale'>"

@@ -14,9 +14,9 @@ from lab.pages.card import Card, bokeh_pane, grid
 from lab.runner import Update
 from lab.theme import Palette
 
-# While points arrive, each update moves the thick lines by evaluations; the rest, which takes a
-# browser much longer, follows less often.
-LINES_EVERY, ALL_EVERY = 0.1, 0.25  # seconds
+# While points arrive, each update moves the thick lines by evaluations. Those by seconds follow
+# less often; bands, words and markers, which take a browser much longer, once runs have lasted.
+SECONDS_EVERY, ALL_EVERY = 0.1, 0.25  # seconds
 
 
 class Curves(Card):
@@ -27,7 +27,7 @@ class Curves(Card):
     def __init__(self, colors: Palette, tolerance: float) -> None:
         super().__init__()
         self.pair = CurvePair(colors, tolerance)
-        self._lines_drawn = self._all_drawn = 0.0
+        self._begun = self._seconds_drawn = self._all_drawn = 0.0
 
     def begin(self, live: Live, before: Live, kept: Sequence[str] = ()) -> None:
         """A new generation: finished curves turn pale, unfinished ones go, those of `kept` stay."""
@@ -40,6 +40,7 @@ class Curves(Card):
                 self.pair.clear(name)
         self.pair.mark_crossing({})
         self.pair.label_ends({})
+        self._begun = time.monotonic()
 
     def take(self, live: Live, updates: Sequence[Update]) -> None:
         """Add the points that arrived."""
@@ -55,14 +56,16 @@ class Curves(Card):
 
     def _draw(self) -> None:
         now = time.monotonic()
+        if now - self._begun >= ALL_EVERY:
+            self.pair.last()
         if now - self._all_drawn >= ALL_EVERY:
             self.pair.draw()
-            self._all_drawn = self._lines_drawn = now
-        elif now - self._lines_drawn >= LINES_EVERY:
-            self.pair.draw_lines()
-            self._lines_drawn = now
-        else:
+            self._all_drawn = self._seconds_drawn = now
+        elif now - self._seconds_drawn >= SECONDS_EVERY:
             self.pair.draw_medians()
+            self._seconds_drawn = now
+        else:
+            self.pair.draw_medians(["evaluation"])
 
     def show(self, live: Live) -> None:
         """All runs have ended: fit the x axes, mark the crossover."""
