@@ -259,14 +259,14 @@ def together(browser: Any, made: Server, query: str, moves: int) -> list[float]:
 
 
 def growth(visitor: Visitor, made: Server, moves: int) -> float:
-    """Bytes by which the server grows over so many moves, after half as many."""
+    """Bytes by which the server grows over so many moves, after as many that warm it up."""
     sizes = []
-    for number in range(moves + moves // 2):
-        if number == moves // 2:
-            sizes.append(made.counts()["rss"])
-        visitor.move()
-    time.sleep(1.0)
-    return float(made.counts()["rss"] - sizes[0])
+    for _ in range(2):
+        for _ in range(moves):
+            visitor.move()
+        time.sleep(1.0)
+        sizes.append(made.counts()["rss"])
+    return float(sizes[1] - sizes[0])
 
 
 # -- the table ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ class Stroke:
 
     color: str
     ink: str  # of its text labels: the color, dark (or bright) enough to be read
-    dash: str
+    dash: str  # "solid", or pixels on and off: Bokeh draws "dashed" finer in a column than alone
     marker: str
     width: float
 
@@ -56,9 +56,9 @@ def _strokes(
     picard: str, anderson: str, broyden: str, inks: tuple[str, str, str]
 ) -> dict[str, Stroke]:
     return {
-        "picard": Stroke(picard, inks[0], "dashed", "square", 2.0),
+        "picard": Stroke(picard, inks[0], "6 4", "square", 2.0),
         "anderson": Stroke(anderson, inks[1], "solid", "circle", 2.6),
-        "broyden": Stroke(broyden, inks[2], "dotted", "triangle", 2.4),
+        "broyden": Stroke(broyden, inks[2], "2 4", "triangle", 2.4),
     }
 
 
