@@ -125,8 +125,8 @@ class Convergence(pn.viewable.Viewer):
             self.curves.take(self.live, updates)
             if self.live.complete:
                 self._end()
-            else:
-                self.answer.run(self.live)
+            elif not updates[0].reset:  # the first points travel alone: they are the answer
+                self._say_that_runs_go_on()
 
     def _publish_pins(self, updates: list[Update]) -> None:
         for update in updates:
@@ -140,7 +140,10 @@ class Convergence(pn.viewable.Viewer):
         self.live.keep(before, kept)
         self.playback.stop()
         self.curves.begin(self.live, before, kept)
+
+    def _say_that_runs_go_on(self) -> None:
         self.answer.stale()
+        self.answer.run(self.live)
         self.playback.stop_run.disabled = False
 
     def _end(self) -> None:

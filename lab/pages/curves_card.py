@@ -52,10 +52,12 @@ class Curves(Card):
                 self.pair.finish(update.method)
         self.pair.label_ends(live.traces)
         if not live.complete:
-            self._draw()
+            self._draw(first=bool(updates) and updates[0].reset)
 
-    def _draw(self) -> None:
+    def _draw(self, first: bool) -> None:
         now = time.monotonic()
+        if first:
+            return self.pair.draw_medians(["evaluation"])
         if now - self._begun >= ALL_EVERY:
             self.pair.last()
         if now - self._all_drawn >= ALL_EVERY:
@@ -66,6 +68,7 @@ class Curves(Card):
             self._seconds_drawn = now
         else:
             self.pair.draw_medians(["evaluation"])
+        return None
 
     def show(self, live: Live) -> None:
         """All runs have ended: fit the x axes, mark the crossover."""
