@@ -27,7 +27,7 @@ from lab.pump import Pump
 from lab.tasks import Task, map_task, sentence, spec_task
 
 WALL_LIMIT = 20.0  # seconds of one run
-HOLD = 0.035  # seconds for which the first method's first point waits for the others'
+HOLD = 0.025  # seconds for which the first method's first point waits for the others'
 PRESENCE_SECONDS = 0.25  # how often a run looks whether its visitor is still there
 
 BUSY = "The lab is busy: too many runs are waiting. Move a control again in a moment."
