@@ -281,6 +281,17 @@ def test_pins_are_at_most_eight_and_a_table_of_what_differs():
     assert len(pins.items) == MOST - 1 and len(changes) == MOST + 1
 
 
+def test_a_method_that_comes_back_brings_nothing_of_its_last_run_along():
+    pair = CurvePair(LIGHT, 1e-6)
+    pair.put("broyden", Trace(1e-6).extend(FakeRows(np.array([[1.0], [0.5], [0.25]]))))
+    pair.draw()
+    pair.clear("broyden")
+    pair.put("broyden", Trace(1e-6).extend(FakeRows(np.array([[1.0], [0.1], [0.01], [1e-3]]))))
+    pair.draw()
+    details = pair.plots["evaluation"].details["broyden"].data
+    assert list(details["median"]) == [1.0, 0.1, 0.01, 1e-3]
+
+
 def test_painting_changes_every_line():
     pair = CurvePair(LIGHT, 1e-6)
     for name in METHODS:

@@ -8,6 +8,7 @@ Bokeh's overlay, which is painted alone; bands, words and markers follow when a 
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ TITLES = {
 CLOCK = "CPU time of one thread"
 BAND_ALPHA, GHOST_ALPHA = 0.13, 0.28
 MOST_POINTS = 400  # of a line that moves: more would take longer to send than to look at
+
+RUNS = itertools.count(1)
 
 Columns = dict[str, list[float]]
 
@@ -88,15 +91,14 @@ class Curve:
 
     columns: Columns = field(default_factory=empty_columns)
     before: Columns = field(default_factory=empty_columns)  # pale until the new one stands
-    number: int = 0  # tells one run's points from the next one's
-    before_number: int = 0
+    number: int = 0  # tells one run's points from those of any other
 
     def restart(self, columns: Columns | None = None, keep: bool = False) -> None:
         """Begin with these points instead; `keep` what stood as the curve before."""
         if keep and self.columns["median"]:
-            self._put_before(self.columns)
+            self.before = self.columns
         self.columns = empty_columns() if columns is None else columns
-        self.number += 1
+        self.number = next(RUNS)
 
     def extend(self, columns: Columns) -> None:
         """Add points."""
@@ -105,12 +107,7 @@ class Curve:
 
     def finish(self) -> None:
         """The curve stands: the one before it goes."""
-        if self.before["median"]:
-            self._put_before(empty_columns())
-
-    def _put_before(self, columns: Columns) -> None:
-        self.before = columns
-        self.before_number += 1
+        self.before = empty_columns()
 
 
 class CurvePlot:
