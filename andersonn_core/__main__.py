@@ -106,6 +106,7 @@ def _solve_command(name: str, problem: type[ProblemSpec]) -> Callable[..., None]
     }
 
     def command(**options: Any) -> None:
+        """Solve by the method and by forward iteration, and show both."""
         settings = Settings(**{key: options.pop(key) for key in vars(Settings())})
         with _explained():
             given = {group: _given(declared, options) for group, declared in knobs.items()}

@@ -110,6 +110,7 @@ class StateLayout:
         """
 
         def on_rows(rows: Tensor) -> Tensor:
+            """Evaluate f on rows and check what it returned."""
             version = None if rows.is_inference() else rows._version
             value = f(self.unpack(rows.clone() if self.numpy else rows))
             if version is not None and rows._version != version:

@@ -54,6 +54,7 @@ def residual_polynomial(
         return f(z), real * u - imag * v + DELTA, imag * u + real * v
 
     def on_step(step: Step) -> None:
+        """Read the polynomial's values off the passengers' residuals."""
         state: Any = step.z()
         _, u, v = state
         g_real = (real - 1) * u - imag * v + DELTA

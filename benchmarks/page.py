@@ -2,8 +2,9 @@
 
 Headless Chromium, the server and the solves share this machine's cores, so the figures are
 pessimistic. A move is one key press on the window slider; its answer is the first frame, after the
-browser has drawn it, in which both curves show a point of their new runs. The server forgets what
-it has solved: otherwise forward iteration, which the window does not change, would be no news.
+browser has drawn it, in which both curves show a point of their new runs. A drag is by the mouse,
+twenty moves a second. The server forgets what it has solved: otherwise forward iteration, which the
+window does not change, would be no news.
 """
 
 from __future__ import annotations

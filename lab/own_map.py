@@ -20,9 +20,10 @@ from lab.pages.card import escape
 from lab.pages.convergence import Convergence
 from lab.pages.rail import Rail
 from lab.pins import Pin
-from lab.runner import Runner, presence
+from lab.runner import Runner
 from lab.shell import frame, title
 from lab.theme import palette
+from lab.wire import presence
 
 CODE = """from andersonn_core import Anderson, Broyden, Picard, crossover, solve
 

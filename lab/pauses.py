@@ -8,7 +8,7 @@ import gc
 def spare_imports() -> None:
     """Take everything that was imported out of later collections; only the first call counts.
 
-    With torch and Panel in memory a full collection was measured to stop all visitors for 0.2 s.
+    With torch and Panel in memory a full collection is a pause that visitors notice.
     """
     gc.collect()
     gc.freeze()

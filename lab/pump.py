@@ -105,9 +105,10 @@ class Pump:
             self._pending = self._dirty = self._urgent = False
             now, before = self._clock(), self._next
             late = max(before, now - INTERVAL / 2)  # a late update does not delay all others
-            self._next = late + INTERVAL * self._shares.count(self, now)
+            self._next = late + INTERVAL  # for what is asked for meanwhile
             if self._closed:
                 return
-        if not self._emit():
-            with self._lock:
-                self._next = before
+        emitted = self._emit()
+        with self._lock:
+            share = INTERVAL * self._shares.count(self, now) if emitted else 0.0
+            self._next = late + share if emitted else before

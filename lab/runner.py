@@ -64,7 +64,6 @@ class Update:
     ended: bool = False  # no more of this method in this generation
     reset: bool = False  # the first update of a generation, whatever its method
     kept: tuple[str, ...] = ()  # with reset: methods whose run goes on from the generation before
-    superseded: bool = False  # with reset: a run that was still going was cut off
 
 
 Row = tuple[int, float, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -151,7 +150,7 @@ class Runner:
         self._generation = 0
         self._began = 0.0
         self._kept: tuple[str, ...] = ()
-        self._fresh = self._cut_off = self._closed = False
+        self._fresh = self._closed = False
 
     # -- what the page calls --------------------------------------------------------------------
 
@@ -210,9 +209,8 @@ class Runner:
                     starting.append(job)
                 self._jobs[method] = job
             dropped = [job for job in old.values() if job not in self._jobs.values()]
-            shown = [name for name, job in self._jobs.items() if job.sent or job.reported]
+            shown = (name for name, job in self._jobs.items() if job.sent or job.reported)
             self._kept = tuple(shown)
-            self._cut_off = any(not job.ended for job in dropped)
             for job in dropped:
                 job.stop()
         for job in starting:
@@ -306,9 +304,7 @@ class Runner:
         with self._lock:
             updates = [self._news(job) for job in self._jobs.values() if _has_news(job)]
             if self._fresh and updates:
-                updates[0] = replace(
-                    updates[0], reset=True, kept=self._kept, superseded=self._cut_off
-                )
+                updates[0] = replace(updates[0], reset=True, kept=self._kept)
                 self._fresh = False
         if updates:
             self._publish(updates)
@@ -383,19 +379,3 @@ def _rows_of(result: SolveResult) -> list[Row]:
 
 def _cancelled(result: SolveResult) -> bool:
     return bool((result.status == int(Status.CANCELLED)).any())
-
-
-def presence(document: Any) -> Callable[[], bool]:
-    """Whether the page's websocket is open; true until it was open once, and outside a server."""
-    seen = [False]
-
-    def present() -> bool:
-        """Whether somebody looks on, or may still come."""
-        context = document.session_context
-        session = None if context is None else getattr(context, "session", None)
-        if session is None:
-            return True
-        seen[0] |= session.connection_count > 0
-        return not seen[0] or session.connection_count > 0
-
-    return present

@@ -19,9 +19,10 @@ from lab.later import call_later
 from lab.pages import PAGES
 from lab.pages.card import escape, text
 from lab.pages.convergence import SETTLED
-from lab.runner import Runner, presence
+from lab.runner import Runner
 from lab.theme import material_theme, palette
 from lab.url import from_query, pins_from_query, to_query
+from lab.wire import presence
 
 OWN = ["Axis", "Grid", "Figure", "Plot", "Title", "ColorBar"]  # what our palette paints
 KNOWN = ("theme",)  # query parameters that belong to the shell
@@ -91,10 +92,14 @@ class Shell:
         """
         self._changes += 1
         change = self._changes
-        call_later(RESTED, lambda: self.view.schedule(lambda: self._write_address(change)))
+        call_later(RESTED, lambda: self._rest(change))
 
-    def _write_address(self, change: int) -> None:
-        if change == self._changes and self.location is not None:
+    def _rest(self, change: int) -> None:
+        if change == self._changes:  # a drag asks twenty times a second
+            self.view.schedule(self._write_address)
+
+    def _write_address(self) -> None:
+        if self.location is not None:
             query = to_query(self.controls, self.view.pins.specs)
             theme = "&theme=dark" if self.page.dark_theme else ""
             self.location.search = f"?{query}{theme}" if query or theme else ""

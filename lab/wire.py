@@ -1,7 +1,8 @@
-"""How a page's messages travel to the browser: each at once."""
+"""A page's websocket: whether somebody is at its other end, and that messages leave at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -9,10 +10,25 @@ def send_at_once(document: Any) -> None:
     """Switch off the waiting (Nagle's algorithm) of this page's open websockets.
 
     Bokeh sends one message in several parts, and TCP holds each small part back until the browser's
-    machine has acknowledged the one before, which it may do 40 ms later: measured in a drag, half
-    of the updates arrived more than 40 ms after they were sent.
+    machine has acknowledged the one before, which that may put off for a while.
     """
     for connection in document.session_context.session._subscribed_connections:
         handler = connection._socket  # Bokeh's; Panel reaches it by the same names
         if handler.ws_connection is not None:
             handler.set_nodelay(True)
+
+
+def presence(document: Any) -> Callable[[], bool]:
+    """Whether the page's websocket is open; true until it was open once, and outside a server."""
+    seen = [False]
+
+    def present() -> bool:
+        """Whether somebody looks on, or may still come."""
+        context = document.session_context
+        session = None if context is None else getattr(context, "session", None)
+        if session is None:
+            return True
+        seen[0] |= session.connection_count > 0
+        return not seen[0] or session.connection_count > 0
+
+    return present

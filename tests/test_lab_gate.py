@@ -1,8 +1,10 @@
-"""When a page may change, and how its messages travel."""
+"""When a page may change, how its messages travel, and what does not make it pause."""
 
 import asyncio
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -120,3 +122,10 @@ def visit(address: str, patience: float = 20.0):
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
+
+
+def test_what_was_imported_is_left_out_of_later_collections_once():
+    code = "import gc, lab.pauses as p; p.spare_imports(); n = gc.get_freeze_count(); "
+    code += "kept = [[] for _ in range(1000)]; p.spare_imports(); "
+    code += "assert n == gc.get_freeze_count() > 1000"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,6 +14,7 @@ from lab import words
 from lab.controls import Controls
 from lab.figures.curves import CurvePair
 from lab.pages import Convergence
+from lab.pages.answer import STALE
 from lab.pages.convergence import PACE
 from lab.pins import MOST, Pin, Pins
 from lab.runner import Runner, Update
@@ -157,6 +158,18 @@ def test_a_superseded_curve_stays_pale_until_the_new_one_stands():
     view.controls.gain = 0.8  # which changes both runs
     settle()
     assert plot.ghosts.data["x"] == []
+
+
+def test_a_run_whose_second_point_takes_long_is_announced_soon_after_its_first():
+    view, _ = page_of()
+    view.curves.pair.x["seconds"].end = 1.0
+    rows = FakeRows(np.full((1, 4), 0.5))
+    view.publish([Update(9, name, rows=rows, reset=not i) for i, name in enumerate(view.specs)])
+    assert STALE not in view.answer.headline.object  # nothing but points in the first message
+    while view.playback.stop_run.disabled:
+        view.schedule.__self__.get(timeout=10)()
+    assert view.answer.headline.object.startswith(STALE)
+    assert median_of(view.curves.pair.plots["seconds"], "anderson") == ([0.01], [0.5])
 
 
 def test_a_drag_starts_its_first_run_at_once_and_few_more_and_ends_with_its_last_value(monkeypatch):

@@ -17,8 +17,9 @@ from lab import frames, pool, runner
 from lab.cache import OVERHEAD, Cache, num_bytes
 from lab.frames import Frames
 from lab.pool import Pool, Slots, Ticket
-from lab.runner import COUNTS, POOL, RESULTS, Runner, Update, presence
+from lab.runner import COUNTS, POOL, RESULTS, Runner, Update
 from lab.tasks import NO_MEMORY, sentence
+from lab.wire import presence
 
 PATIENCE = 20.0  # seconds after which a test gives up
 
@@ -127,7 +128,6 @@ def rows_of(updates: list[Update], method: str) -> np.ndarray:
 def test_rows_and_results_are_those_of_the_solve(lab, document):
     updates = document.run_until_ended(lab.submit(specs()))
     assert [u.reset for u in updates] == [True] + [False] * (len(updates) - 1)
-    assert not updates[0].superseded
     for method, spec in specs().items():
         mine = [u for u in updates if u.method == method]
         alone = spec.run()
@@ -173,7 +173,7 @@ def test_a_superseded_run_stops_after_its_present_evaluation(lab, document):
     updates = document.run_until_ended(generation)
     document.run_until(lambda: COUNTS.stopped == stopped + 1)
     assert gate.calls == 1
-    assert updates[0].superseded and updates[0].reset
+    assert updates[0].reset
 
 
 def test_cancel_publishes_what_there_is(lab, document):
@@ -224,7 +224,7 @@ def test_a_method_that_did_not_change_goes_on_and_each_row_is_shown_once(lab, do
     updates = document.run_until_ended(second)
     assert COUNTS.started == started + 1
     assert rows_of(document.updates, "picard").tolist() == list(range(1, 801))
-    assert updates[0].superseded and updates[0].kept == ("picard",)
+    assert updates[0].reset and updates[0].kept == ("picard",)
     assert not any(u.ended for u in document.updates if u.generation == first)
 
 

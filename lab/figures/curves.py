@@ -69,7 +69,7 @@ class CurvePair:
         self.finished.discard(name)
         self.lasting.discard(name)
 
-    def last(self) -> None:
+    def show_all(self) -> None:
         """The runs go on for a while: show all there is of them."""
         self.lasting = set(self.curves)
 

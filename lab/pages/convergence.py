@@ -39,6 +39,7 @@ def together() -> AbstractContextManager[None]:
 
 
 SETTLED = 0.3  # seconds after the runs' end before the slower cards follow
+SAID = 0.08  # seconds after the first points before the page says that runs are under way
 PACE = 0.06  # seconds from one start of runs to the next while a slider moves
 
 
@@ -125,8 +126,10 @@ class Convergence(pn.viewable.Viewer):
             self.curves.take(self.live, updates)
             if self.live.complete:
                 self._end()
-            elif not updates[0].reset:  # the first points travel alone: they are the answer
-                self._say_that_runs_go_on()
+            elif updates[0].reset:  # the first points travel alone: they are the answer
+                self._later(SAID, self._go_on)
+            else:
+                self._go_on()
 
     def _publish_pins(self, updates: list[Update]) -> None:
         for update in updates:
@@ -141,10 +144,26 @@ class Convergence(pn.viewable.Viewer):
         self.playback.stop()
         self.curves.begin(self.live, before, kept)
 
-    def _say_that_runs_go_on(self) -> None:
-        self.answer.stale()
-        self.answer.run(self.live)
-        self.playback.stop_run.disabled = False
+    def _go_on(self) -> None:
+        """Say, and show everywhere, that runs are under way."""
+        if self.live.complete:
+            return
+        with together():
+            self.answer.stale()
+            self.answer.run(self.live)
+            self.playback.stop_run.disabled = False
+            self.curves.draw()
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function on the document's thread, unless newer runs have begun by then."""
+        live = self.live
+
+        def call() -> None:
+            """Newer runs may have begun while this stood in the document's queue, too."""
+            if live is self.live and not self._closed:
+                function()
+
+        call_later(seconds, lambda: self.schedule(call) if live is self.live else None)
 
     def _end(self) -> None:
         """All runs have ended: say what came out, and show it everywhere."""
@@ -154,16 +173,14 @@ class Convergence(pn.viewable.Viewer):
         self.curves.show(live)
         if not live.errors:
             # The slower cards wait: while a slider moves, the next run has already begun by then.
-            self._settle_later(live)
+            if self.settled_after:
+                self._later(self.settled_after, self._settle)
+            else:
+                self._settle()
 
-    def _settle_later(self, live: Live) -> None:
-        if self.settled_after:
-            call_later(self.settled_after, lambda: self.schedule(lambda: self._settle(live)))
-        else:
-            self._settle(live)
-
-    def _settle(self, live: Live) -> None:
+    def _settle(self) -> None:
         """Show the finished runs card by card, so that a move need not wait for all of them."""
+        live = self.live
         cards = iter(
             [
                 lambda: self.time_split.show(live),

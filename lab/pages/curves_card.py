@@ -52,23 +52,19 @@ class Curves(Card):
                 self.pair.finish(update.method)
         self.pair.label_ends(live.traces)
         if not live.complete:
-            self._draw(first=bool(updates) and updates[0].reset)
+            self.pair.draw_medians(["evaluation"])
 
-    def _draw(self, first: bool) -> None:
+    def draw(self) -> None:
+        """What follows the thick lines by evaluations less often."""
         now = time.monotonic()
-        if first:
-            return self.pair.draw_medians(["evaluation"])
         if now - self._begun >= ALL_EVERY:
-            self.pair.last()
+            self.pair.show_all()
         if now - self._all_drawn >= ALL_EVERY:
             self.pair.draw()
             self._all_drawn = self._seconds_drawn = now
         elif now - self._seconds_drawn >= SECONDS_EVERY:
-            self.pair.draw_medians()
+            self.pair.draw_medians(["seconds"])
             self._seconds_drawn = now
-        else:
-            self.pair.draw_medians(["evaluation"])
-        return None
 
     def show(self, live: Live) -> None:
         """All runs have ended: fit the x axes, mark the crossover."""

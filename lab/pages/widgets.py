@@ -35,8 +35,8 @@ def title(knob: Knob) -> str:
 class _Prompt:
     """Its moves go to the page at once; Panel would wait 50 ms, in case more of them come.
 
-    Nor do they count as work for Panel's busy indicator, which the page does not show: keeping that
-    count took a quarter of the server's time in a drag.
+    Nor do they count as work for Panel's busy indicator, which the page does not show: in a drag,
+    keeping that count would be a good part of the server's work.
     """
 
     _priority_changes: ClassVar[list[str]] = ["value"]
