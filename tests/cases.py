@@ -1,4 +1,4 @@
-"""The shared table: maps with known answers, and maps that misbehave on purpose.
+"""The shared tables: methods to run, maps with known answers, maps that misbehave on purpose.
 
 Every builder returns a `Case`: a map, a start and, where it is known, the answer. The state is
 (B, n) unless the builder says otherwise; sample 0 is the one that misbehaves.
@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
+from andersonn_core import Anderson, Broyden, Picard
 from andersonn_core.problems import (
     PROBLEMS,
     Affine,
@@ -41,6 +43,11 @@ SMALL: dict[str, ProblemSpec] = {
 }
 assert list(SMALL) == list(PROBLEMS)
 
+METHODS_TO_RUN = [Picard(), Anderson(), Anderson(least_squares="qr", restart="never"), Broyden()]
+every_method = pytest.mark.parametrize(
+    "method", METHODS_TO_RUN, ids=[f"{method.name}{k}" for k, method in enumerate(METHODS_TO_RUN)]
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -49,6 +56,17 @@ class Case:
     f: FixedPointMap
     z0: Tensor  # (B, n)
     z_star: Tensor | None = None  # (B, n)
+
+
+class Counter:
+    """A map that counts its calls."""
+
+    def __init__(self, f: FixedPointMap = torch.cos) -> None:
+        self.f, self.calls = f, 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        return self.f(z)
 
 
 class Scripted:

@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from cases import SMALL, contraction
+from cases import SMALL, contraction, every_method
 
-from andersonn_core import Anderson, Broyden, Picard, Status, solve
-
-METHODS_TO_RUN = [Picard(), Anderson(), Anderson(least_squares="qr", restart="never"), Broyden()]
-names = [f"{method.name}{k}" for k, method in enumerate(METHODS_TO_RUN)]
-every_method = pytest.mark.parametrize("method", METHODS_TO_RUN, ids=names)
+from andersonn_core import Anderson, Picard, Status, solve
 
 
 class Counting:
