@@ -48,6 +48,9 @@ every_method = pytest.mark.parametrize(
     "method", METHODS_TO_RUN, ids=[f"{method.name}{k}" for k, method in enumerate(METHODS_TO_RUN)]
 )
 
+# columns of a history that hold one float per evaluation and sample
+HISTORY_ROWS = ("relative_residual", "residual", "gain", "weight_norm", "condition", "depth")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -69,6 +72,21 @@ class Counter:
         return self.f(z)
 
 
+class Witness:
+    """A map that remembers every point at which it was evaluated."""
+
+    def __init__(self, f: FixedPointMap) -> None:
+        self.f = f
+        self.points: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def __call__(self, z: Tensor) -> Tensor:
+        value = self.f(z)
+        self.points.append(z.clone())
+        self.values.append(value.clone())
+        return value
+
+
 class Scripted:
     """A map that counts its evaluations, from 1, and does something else at some of them."""
 
@@ -83,6 +101,17 @@ class Scripted:
 
 class MapError(Exception):
     """What a map of this table raises of its own."""
+
+
+def recomputed(f: FixedPointMap, z: Tensor) -> Tensor:  # (B, ...) -> (B,)
+    """Relative residual of each sample of a batched state, without any code of the package."""
+    value = f(z).flatten(1).double()
+    return (value - z.flatten(1).double()).norm(dim=1) / value.norm(dim=1)
+
+
+def same(ours: Tensor, theirs: Tensor) -> None:
+    """Assert: equal bit for bit, NaN included."""
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 # maps with known answers
