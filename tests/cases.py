@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from andersonn_core import Anderson, Broyden, Picard
+from andersonn_core import Anderson, Broyden, Picard, SolveResult, solve
+from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import (
     PROBLEMS,
     Affine,
@@ -103,6 +105,15 @@ class MapError(Exception):
     """What a map of this table raises of its own."""
 
 
+def iterates(
+    f: FixedPointMap, z0: Tensor, method: MethodSpec, **knobs: Any
+) -> tuple[Tensor, SolveResult]:
+    """Every point at which the map was evaluated, (K, B, ...), and the result."""
+    points: list[Tensor] = []
+    result = solve(f, z0, method, on_step=lambda step: points.append(step.z().clone()), **knobs)
+    return torch.stack(points), result
+
+
 def recomputed(f: FixedPointMap, z: Tensor) -> Tensor:  # (B, ...) -> (B,)
     """Relative residual of each sample of a batched state, without any code of the package."""
     value = f(z).flatten(1).double()
@@ -130,6 +141,12 @@ def expansion(n: int = 10, batch: int = 1, dtype: torch.dtype = torch.float64) -
     problem = Affine(
         size=n, spectrum="disc", spectral_radius=1.5, batch_size=batch, dtype=name
     ).build()
+    return Case(problem.f, problem.z0, problem.z_star)
+
+
+def tanh_layer(n: int = 30, batch: int = 1) -> Case:
+    """A tanh layer of gain 1 in float64: nonlinear, and everything converges."""
+    problem = Tanh(size=n, batch_size=batch, gain=1.0, dtype="float64").build()
     return Case(problem.f, problem.z0, problem.z_star)
 
 
