@@ -6,6 +6,10 @@ The fixtures of the browser tests:
 `lab_server`  the dashboard in a process of its own, as `make lab` starts it; a traceback in its log
               fails the test that caused it;
 `chromium`    the path of the browser, or a skip that says how to get one.
+
+Those of the tests of runs, without a server:
+`document`    a document whose callbacks a test runs, with no results known yet;
+`lab`         a runner that publishes to it.
 """
 
 import os
@@ -24,7 +28,10 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from lab_cases import Document
     from playwright.sync_api import Browser, ConsoleMessage, Page
+
+    from lab.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -209,3 +216,24 @@ def page(browser: "Browser", page_problems: PageProblems) -> Iterator["Page"]:
     context.close()
     if found := str(page_problems):
         pytest.fail(f"the page had problems:\n{found}", pytrace=False)
+
+
+@pytest.fixture
+def document() -> "Document":
+    """A document of its own, and a cache that knows no results."""
+    from lab_cases import Document
+
+    from lab.runner import RESULTS
+
+    RESULTS.clear()
+    return Document()
+
+
+@pytest.fixture
+def lab(document: "Document") -> Iterator["Runner"]:
+    """A runner that publishes to `document`."""
+    from lab.runner import Runner
+
+    made = Runner(document.publish, document.add_next_tick_callback)
+    yield made
+    made.close()
