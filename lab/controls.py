@@ -5,50 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import param
-import torch
 
 from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import Knob, KnobError, Spec
+from lab.knobs import FIXED, KNOBS, devices, knobs_of
 from lab.presets import OPENING, PRESETS
 
 MAX_BYTES = 512 * 2**20  # of one solve's workspace and history: what a page grants one visitor
 ROW_BYTES = 8192  # one history row's own objects
 SAMPLE_BYTES = 80  # of one sample in one history row
 LARGEST = 8  # batch size times problem size may be so many times the largest typical product
-FIXED = {"profile": True}  # the page draws the parts of the method's time, so it asks for them
 SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "broyden")  # they make the product
 MOST_LISTED = 12  # names that a sentence lists
 HISTORY_KNOBS = ("regularization", "restart", "period", "delay", "least_squares", "fallback")
-
-
-def devices() -> list[str]:
-    """The devices of this machine, as the knob `device` names them."""
-    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    return found + (["mps"] if torch.backends.mps.is_available() else [])
-
-
-@cache
-def knobs_of(problem: str) -> dict[str, Knob]:
-    """All knobs that apply to a problem: its own, Anderson's and the driver's."""
-    own = PROBLEMS[problem]
-    knobs = own.knobs() | Anderson.knobs() | SolveKnobs.knobs()
-    left_out = FIXED.keys() | own.unused
-    return {name: knob for name, knob in knobs.items() if name not in left_out}
-
-
-def _all_knobs() -> dict[str, Knob]:
-    """Every knob of the page; of those that several problems declare, the first declaration."""
-    merged: dict[str, Knob] = {}
-    for spec in (*PROBLEMS.values(), Anderson, SolveKnobs):
-        merged = spec.knobs() | merged
-    order = [name for spec in (*PROBLEMS.values(), Anderson, SolveKnobs) for name in spec.knobs()]
-    return {name: merged[name] for name in dict.fromkeys(order) if name not in FIXED}
 
 
 class _Guard(param.Parameter):
@@ -363,7 +337,6 @@ class Controls(param.Parameterized):
         return ["problem", "broyden", *KNOBS]
 
 
-KNOBS = _all_knobs()
 for _name, _knob in KNOBS.items():
     Controls.param.add_parameter(_name, _parameter(_knob))
 

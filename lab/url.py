@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, quote
 
 from andersonn_core import METHODS, PROBLEMS, SolveSpec
 from andersonn_core.specs import Knob, KnobError
-from lab.controls import KNOBS, Controls, closest, knobs_of, values_of
+from lab.controls import Controls, closest, values_of
+from lab.knobs import KNOBS, knobs_of
 
 MOST_CHARACTERS = 8192  # of a query; longer ones are not read at all
 MOST_FIELDS = 100

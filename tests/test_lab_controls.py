@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec, Status, crossover
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.specs import KnobError
-from lab.controls import FIXED, KNOBS, PRESETS, Controls, devices, knobs_of, values_of
+from lab.controls import PRESETS, Controls, values_of
+from lab.knobs import FIXED, KNOBS, devices, knobs_of
 from lab.words import how_drawn
 
 HOSTILE = [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from andersonn_core import PROBLEMS
 from lab.code import as_python
-from lab.controls import KNOBS, PRESETS, Controls
+from lab.controls import PRESETS, Controls
+from lab.knobs import KNOBS
 from lab.url import MOST_PINS, from_query, pins_from_query, to_query
 
 

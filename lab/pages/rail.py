@@ -14,7 +14,8 @@ from andersonn_core import PROBLEMS, Anderson
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import KnobError
-from lab.controls import KNOBS, PRESETS, Controls
+from lab.controls import PRESETS, Controls
+from lab.knobs import KNOBS
 from lab.pages.card import STYLE, text
 from lab.pages.widgets import BoundWidget, bound_widget
 

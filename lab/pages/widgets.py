@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import panel_material_ui as pmui
 
 from andersonn_core.specs import Knob
+from lab.knobs import devices
 
 GREEK = {
     "beta": "\N{GREEK SMALL LETTER BETA}", "lambda": "\N{GREEK SMALL LETTER LAMDA}",
@@ -147,8 +148,6 @@ def bound_widget(knob: Knob, declared: Knob) -> BoundWidget:
     """The widget that suits a knob; `declared` is its first declaration, which fixes the kind."""
     common: dict[str, Any] = dict(sizing_mode="stretch_width", margin=(2, 0))
     if declared.name == "device" or declared.kind == "choice":
-        from lab.controls import devices
-
         choices = devices() if declared.name == "device" else list(declared.choices)
         return BoundWidget(
             knob, pmui.Select(options=choices, size="small", **common | {"margin": (8, 0, 4, 0)})
