@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.kernels import BestIterate
+from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits
 from andersonn_core.methods import MethodSpec, MethodState
@@ -34,7 +34,7 @@ class Step:
     event: Tensor  # (B,) int8, flags of Event
     depth: Tensor  # (B,) differences used
     seconds: float  # when the residual was known, by the history's clock
-    z: Callable[[], Any]  # makes the evaluated iterate, in the user's structure
+    z: Callable[[], Any]  # copies the evaluated iterate, in the user's structure; only in time
 
 
 class SolveKnobs(Spec):
@@ -114,26 +114,26 @@ class Driver:
 
     def _iterate(self) -> None:
         """Evaluate, judge, step, until no sample runs."""
-        self.state = self._fresh_state()
-        while self.referee.running().any():
+        running = self.referee.running(self.rows)
+        while running.any():
             if self.should_stop is not None and self.should_stop():
                 self._stop_all(Status.CANCELLED)
                 return
             start = self.clock.mark()
             f_z = self._evaluate()
             middle = self.clock.mark()
-            residual, scale, running = self._judge(f_z)
+            residual, scale = self._judge(f_z, running)
             going_on = self.referee.running(self.rows)
-            self.state.norms = (residual, scale)
-            z_next = self._propose(f_z, going_on) if going_on.any() else None
+            z_next = self._propose(f_z, going_on) if np.count_nonzero(going_on) else None
             self.recorder.add(
                 self.rows, residual, scale, running, running, going_on, self.state.diagnostics
             )
             self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
             self._emit()
+            running = going_on
             if z_next is not None:
                 self.z = z_next
-                self._compact(going_on)
+                running = self._compact(going_on)
         self._store_answers()
 
     def _evaluate(self) -> Tensor:  # (A, n) in the working dtype
@@ -143,48 +143,42 @@ class Driver:
         self.previous, self.evaluated = self.evaluated, self.z
         return f_z.to(self.layout.working_dtype)
 
-    def _norms(self, f_z: Tensor) -> tuple[Floats, Floats]:  # (A, n) -> (A,), (A,)
-        """Residuals ||f(z) - z|| and scales max(||f(z)||, tiny), in one transfer to the host."""
-        g = f_z - self.evaluated.to(f_z.dtype)
-        norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (g, f_z)])
-        residual, scale = norms.double().cpu().numpy()
-        _rescue(residual, g)
-        _rescue(scale, f_z)
-        return residual, np.maximum(scale, torch.finfo(f_z.dtype).tiny)
-
-    def _judge(self, f_z: Tensor) -> tuple[Floats, Floats, Flags]:  # (A, n)
-        """Residuals, scales and who ran until now; keeps the best iterate, gives statuses."""
-        residual, scale = self._norms(f_z)
-        running = self.referee.running(self.rows)
-        self._keep_best(residual / scale, running)
-        self.referee.judge(
+    def _judge(self, f_z: Tensor, running: Flags) -> tuple[Floats, Floats]:  # (A, n), (A,)
+        """Residuals and scales (A,); keeps the best iterate, gives statuses."""
+        everyone = np.count_nonzero(running) == len(running)
+        residual, scale = self.state.measure(
+            self.z.to(f_z.dtype), f_z, None if everyone else running
+        )
+        progress = self.state.progress
+        self._keep_best()
+        met = self.referee.judge(
             self.rows,
             self.num_evals,
             self.num_evals >= self.knobs.max_iter - (self.compactions > 0),
             residual,
             scale,
+            progress,
             lambda: torch.isfinite(f_z).all(1).cpu().numpy(),
         )
-        met = running & self.referee.met(residual, scale)
-        if met.any():
-            self.best.settle(met)
-        return residual, scale, running
+        if np.count_nonzero(met):
+            progress.settle(running & met)
+        return residual, scale
 
-    def _keep_best(self, relative: Floats, running: Flags) -> None:  # (A,), (A,)
-        evicted = self.best.update(relative, running)
-        if evicted.any():
-            places = self._on_device(np.flatnonzero(evicted))
-            self.best.save(places, self.previous[places])
+    def _keep_best(self) -> None:
+        evicted = self.state.progress.evicted
+        if np.count_nonzero(evicted):
+            self.best.save(evicted, self.previous[self._on_device(np.flatnonzero(evicted))])
 
     def _propose(self, f_z: Tensor, going_on: Flags) -> Tensor:  # (A, n), (A,) -> (A, n)
         """The next iterates; samples that stopped do not move again."""
         z_next = self.method.step(self.state, self.z.to(f_z.dtype), f_z).to(self.z.dtype)
-        event = self.state.diagnostics.event.cpu().numpy()
-        if event.any():
-            self.referee.excuse(self.rows, event)
-        if going_on.all():
-            return z_next
-        return torch.where(self._on_device(going_on)[:, None], z_next, self.z)
+        event = self.state.diagnostics.event
+        if np.count_nonzero(event):
+            self.referee.excuse(self.rows, event, self.num_evals)
+        if np.count_nonzero(going_on) < len(going_on):
+            stopped = self._on_device(np.flatnonzero(~going_on))
+            z_next[stopped] = self.z[stopped]
+        return z_next
 
     # -- rows: all samples, or after compaction those that still run ------------------------------
 
@@ -192,14 +186,17 @@ class Driver:
         self.rows: Rows = EVERYONE
         self.map = self.layout.wrap(self.f)
         self.z = self.evaluated = self.previous = self.answer
-        self.best = BestIterate.like(self.z)
+        self.best = Kept()
+        self.state = self._fresh_state()
 
-    def _compact(self, going_on: Flags) -> None:  # (A,)
-        """Drop finished samples from the rows once fewer than half still run."""
+    def _compact(self, going_on: Flags) -> Flags:  # (A,) -> (A,)
+        """Drop finished samples from the rows once fewer than half still run; who goes on."""
         few = 2 * int(going_on.sum()) < len(going_on) and self.num_evals + 2 <= self.knobs.max_iter
         able = self.layout.batch_dims == 1 and hasattr(self.f, "select")
         if not (self.knobs.compact and few and able) or self.confirmed_from:
-            return
+            return going_on
+        if isinstance(self.rows, slice):
+            self.answer = self.answer.clone()  # its memory is one of the method's buffers
         self._store_answers()
         keep = np.flatnonzero(going_on)
         self.rows = keep if isinstance(self.rows, slice) else self.rows[keep]
@@ -208,6 +205,7 @@ class Driver:
         self.z, self.evaluated = self.z[places], self.evaluated[places]
         self.state, self.best = self.state.select(places), self.best.select(places)
         self.compactions += 1
+        return np.ones(len(keep), np.bool_)
 
     def _confirm(self) -> bool:
         """Evaluate the whole batch once more at its answers: part of a batch may round differently.
@@ -222,14 +220,15 @@ class Driver:
         start = self.clock.mark()
         f_z = self._evaluate()
         middle = self.clock.mark()
-        residual, scale = self._norms(f_z)
+        residual, scale = self.state.measure(self.z.to(f_z.dtype), f_z)
         everyone = np.ones(self.layout.batch, np.bool_)
-        self._keep_best(residual / scale, everyone)
         lost = (referee.status == Status.CONVERGED) & ~referee.met(residual, scale)
         again = RUNNING if self.num_evals < self.knobs.max_iter else Status.MAX_ITER
         referee.status[lost] = again
-        seen = self._fresh_state().diagnostics
-        self.recorder.add(EVERYONE, residual, scale, everyone, ~everyone, ~everyone, seen)
+        nobody = ~everyone
+        self.recorder.add(
+            EVERYONE, residual, scale, everyone, nobody, nobody, self.state.diagnostics
+        )
         self.recorder.time((start, middle, self.clock.mark()), PartTimer())
         self._emit()
         return again == RUNNING and bool(lost.any())
@@ -237,6 +236,8 @@ class Driver:
     def _fresh_state(self) -> MethodState:
         state = self.method.init(self.z.to(self.layout.working_dtype))
         state.timer = PartTimer(self.clock if self.knobs.profile else None)
+        if self.z.dtype == self.layout.working_dtype:
+            state.targets = self.z, torch.empty_like(self.z)  # the start's memory is used again
         return state
 
     def _on_device(self, values: Any) -> Tensor:
@@ -247,8 +248,12 @@ class Driver:
     def _store_answers(self) -> None:
         stretch = self.state.amplification()
         if stretch is not None:
-            self.stretch[self.rows] = np.fmax(self.stretch[self.rows], stretch.cpu().numpy())
-        values = self.best.values(self.evaluated)
+            self.stretch[self.rows] = np.fmax(self.stretch[self.rows], stretch)
+        progress, values = self.state.progress, self.evaluated
+        kept = np.isfinite(progress.best[-1]) & ~progress.newest
+        if kept.any():
+            values = values.clone()
+            self.best.fill(values, kept)
         if isinstance(self.rows, slice):
             self.answer = values
         else:
@@ -268,21 +273,27 @@ class Driver:
         known = self.elapsed + self.clock.seconds(start, middle)
         self.elapsed = known + self.clock.seconds(middle, end)
         evaluated, rows, answer = self.evaluated, self.rows, self.answer
+        evaluation = self.num_evals
 
         def whole() -> Any:
+            """A copy: the buffers are used again."""
+            if self.num_evals != evaluation:
+                raise RuntimeError(
+                    "step.z() makes the iterate only while on_step runs: call it there and keep "
+                    "what it returns."
+                )
             if isinstance(rows, slice):
-                return self.layout.unpack(evaluated)
+                return self.layout.unpack(evaluated.clone())
             return self.layout.unpack(answer.index_copy(0, self._on_device(rows), evaluated))
 
-        stepping = torch.from_numpy(recorder.stepping[-1])
-        diagnostics = recorder.diagnostics[-1]
+        stepping, diagnostics = recorder.stepping[-1], recorder.diagnostics[-1]
         self.on_step(
             Step(
-                evaluation=self.num_evals,
+                evaluation=evaluation,
                 relative_residual=torch.from_numpy(recorder.relative[-1]),
                 status=torch.from_numpy(self.referee.status.copy()),
-                event=torch.where(stepping, diagnostics.event.cpu(), 0).to(torch.int8),
-                depth=torch.where(stepping, diagnostics.depth.cpu(), torch.nan),
+                event=torch.from_numpy(np.where(stepping, diagnostics.event, np.int8(0))),
+                depth=torch.from_numpy(np.where(stepping, diagnostics.depth, np.nan)),
                 seconds=known,
                 z=whole,
             )
@@ -315,19 +326,6 @@ class Driver:
         rate = (rows.gather(0, last) / rows.gather(0, last - 1))[0]
         own = getattr(self.method, "mixing", 1.0) / (1 - rate).clamp(min=0)
         return torch.where(torch.isnan(stretch), own, stretch)
-
-
-def _rescue(norms: Floats, rows: Tensor) -> None:  # (A,), (A, n)
-    """In place: norms again, scaled by the largest entry, where squares under- or overflow.
-
-    In float32 a residual below 1e-22 would read 0, a convergence that nobody has reached.
-    """
-    limits = torch.finfo(rows.dtype)
-    odd = ~((norms > 1e3 * limits.tiny**0.5) & (norms < 1e-3 * limits.max**0.5))
-    if odd.any() and rows.shape[1]:
-        values = rows[torch.from_numpy(odd).to(rows.device)].double()
-        peak = values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        norms[odd] = (peak[:, 0] * torch.linalg.vector_norm(values / peak, dim=1)).cpu().numpy()
 
 
 def _of_answer(history: History, status: Any, start: int) -> tuple[Tensor, Tensor]:  # (B,), (B,)

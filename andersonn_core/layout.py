@@ -70,7 +70,7 @@ class StateLayout:
             leaf.reshape(leaf.shape[0] if self.batch_dims else 1, size)
             for leaf, size in zip(leaves, self._sizes, strict=True)
         ]
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        return rows[0].contiguous() if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def unpack(self, rows: Tensor) -> Any:  # (A, n) ->
         """Rows as a state of the user's structure; A may be smaller than B."""
@@ -108,22 +108,56 @@ class StateLayout:
         A NumPy map gets a copy, which it may overwrite: NumPy code often works in place, and only
         torch can tell afterwards. Under inference mode torch cannot either.
         """
+        if self.single and not self.numpy and self.batch_dims == 1:
+            return self._wrap_tensor(f)
 
         def on_rows(rows: Tensor) -> Tensor:
             """Evaluate f on rows and check what it returned."""
-            version = None if rows.is_inference() else rows._version
+            version = _version(rows)
             value = f(self.unpack(rows.clone() if self.numpy else rows))
-            if version is not None and rows._version != version:
-                raise ValueError(
-                    "f changed its argument in place, so that its residual cannot be known: "
-                    "return a new tensor, e.g. start with z = z.clone()."
-                )
+            _check_version(rows, version)
             self.check_value(value, rows.shape[0])
             if self.keys is not None:
                 value = {key: value[key] for key in self.keys}
             return self.pack(value)
 
         return on_rows
+
+    def _wrap_tensor(self, f: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
+        """The same with few calls for one tensor: on a small map they are what a step costs."""
+        inner, dtype, device = self.shapes[0][1:], self.dtype, self.device
+        flat = len(inner) == 1
+
+        def on_rows(rows: Tensor) -> Tensor:
+            """Evaluate f on rows and check what it returned."""
+            version, shape = _version(rows), (len(rows), *inner)
+            value = f(rows if flat else rows.view(shape))
+            _check_version(rows, version)
+            if not (
+                isinstance(value, Tensor)
+                and value.shape == shape
+                and value.dtype == dtype
+                and value.device == device
+            ):
+                self.check_value(value, len(rows))  # raises
+            plain = flat and value.is_contiguous() and not value.requires_grad
+            rows_of_value: Tensor = value if plain else self.pack(value)
+            return rows_of_value
+
+        return on_rows
+
+
+def _version(rows: Tensor) -> int | None:
+    """Counts changes in place; under inference mode torch does not."""
+    return None if rows.is_inference() else rows._version
+
+
+def _check_version(rows: Tensor, before: int | None) -> None:
+    if before is not None and rows._version != before:
+        raise ValueError(
+            "f changed its argument in place, so that its residual cannot be known: "
+            "return a new tensor, e.g. start with z = z.clone()."
+        )
 
 
 def _leaves(state: Any) -> list[Any]:

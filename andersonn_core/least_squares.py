@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 
-@dataclass(frozen=True)
+
+@dataclass
 class Weights:
     """A solved least-squares problem."""
 
-    gamma: Tensor  # (B, m) float64, zero in columns that were not used
-    used: Tensor  # (B, m) bool, the columns that took part
-    condition: Tensor  # (B,) lower bound of the scaled Gram matrix's condition number
-    dropped: Tensor  # (B,) int64, columns dropped as numerically dependent
-    any_dropped: bool
+    gamma: Floats  # (B, m), zero in columns that were not used
+    removed: Floats  # (B,) what the weights take off ||g||^2
+    used: Flags  # (B, m) the columns that took part
+    pivots: Floats  # (B, m) of the scaled matrix's factor, 1 for unused columns
+    dropped: Flags | None  # (B,) lost a column as numerically dependent; None: nobody
 
 
 def default_regularization(dtype: torch.dtype) -> float:
@@ -32,61 +38,171 @@ def default_regularization(dtype: torch.dtype) -> float:
     return 10 * torch.finfo(dtype).eps
 
 
-def gram_weights(
-    gram: Tensor,  # (B, m, m) float64, dG dG^T
-    rhs: Tensor,  # (B, m) float64, dG g
-    valid: Tensor,  # (B, m) bool, columns that hold a difference
-    stamp: Tensor,  # (B, m) int64, larger is newer
-    regularization: float,
-    precision: torch.dtype,
-) -> Weights:
-    """Solve (D gram D + lambda I) y = D rhs, gamma = D y, with D = diag(gram)^(-1/2), by Cholesky.
+@dataclass
+class ScaledGram:
+    """A = D dG dG^T D + ridge I, D = diag(dG dG^T)^(-1/2), and its factor, a column at a time.
 
-    While a sample's factorization fails, its oldest column is dropped. `precision` is the type that
-    the entries of `gram` were accumulated in: pivots below its rounding count as failures.
+    The factor is kept inverted: T A T^T = I on the columns that are used, and zero elsewhere. A new
+    column borders it (a dozen calls that do not depend on m); when it overwrites one in use, the
+    factor is made anew by Cholesky. `precision` is the rounding error of the type in which the
+    inner products were accumulated: pivots below it are failures.
     """
-    diagonal = gram.diagonal(dim1=1, dim2=2)
-    used = valid & (diagonal > 0) & (diagonal < torch.inf)  # both False for NaN
-    scale = torch.where(used, diagonal, torch.inf).rsqrt()  # (B, m), 0 for unused columns
-    floor = torch.finfo(precision).eps
-    factor, failed = _factor(gram, scale, used, regularization, floor)
-    while bool(failed.any()):
-        oldest = torch.where(used, stamp, torch.iinfo(torch.int64).max).argmin(1, keepdim=True)
-        used = used.scatter(1, oldest, used.gather(1, oldest) & ~failed[:, None])
-        scale = scale * used
-        factor, failed = _factor(gram, scale, used, regularization, floor)
-    # A column with a bad scale holds NaN or infinity perhaps: 0 * NaN must not reach the others.
-    target = torch.where(used, rhs * scale, 0.0)[:, :, None]
-    gamma = torch.cholesky_solve(target, factor)[:, :, 0] * scale
-    dropped = (valid & ~used).sum(1)
-    return Weights(gamma, used, _condition(factor), dropped, bool(dropped.any()))
+
+    matrix: Floats  # (B, m, m); rows and columns that are not used are those of the identity
+    inverse: Floats  # (B, m, m) T
+    scale: Floats  # (B, m) D, zero for columns that are not used
+    pivots: Floats  # (B, m) 1 for columns that are not used
+    ridge: float
+    precision: float
+
+    @classmethod
+    def of(cls, batch: int, size: int, ridge: float, precision: float) -> ScaledGram:
+        """No columns yet."""
+        matrix = np.broadcast_to(np.eye(size), (batch, size, size)).copy()
+        scale = np.zeros((batch, size))
+        return cls(matrix, np.zeros_like(matrix), scale, np.ones_like(scale), ridge, precision)
+
+    @property
+    def used(self) -> Flags:  # (B, m)
+        """The columns that the next solution may use."""
+        return self.scale > 0
+
+    def forget(self, samples: Flags | slice) -> None:  # (B,)
+        """Use none of these samples' columns any more."""
+        self.matrix[samples] = np.eye(self.matrix.shape[1])
+        self.inverse[samples] = self.scale[samples] = 0.0
+        self.pivots[samples] = 1.0
+
+    def keep_only(self, used: Flags) -> None:  # (B, m)
+        """Forget single columns."""
+        lost = self.used & ~used
+        samples: Flags = np.logical_or.reduce(lost, axis=1)
+        self._drop(lost)
+        self._factor(samples, np.arange(lost.shape[1]))
+
+    def store(
+        self, slot: int, row: Floats, samples: Flags | None, stored: Counts
+    ) -> Flags | None:  # (B, m), (B,), (m,) -> (B,)
+        """Take the inner products of the column in `slot` with all stored ones, for `samples`.
+
+        While a sample's matrix has no factor, its oldest column (smallest `stored`) is dropped.
+        Returns which samples lost a column: a dependent one, or this one if it is zero or not
+        finite.
+        """
+        square = row[:, slot]
+        good = (square > 0) & (square < np.inf)  # both False for NaN
+        lost = None
+        if np.count_nonzero(good) < len(good):
+            lost = ~good if samples is None else ~good & samples
+            row = np.where(good[:, None], row, 0.0)  # 0 times NaN is NaN
+        if samples is not None:
+            good &= samples
+        everyone = np.count_nonzero(good) == len(good)
+        square = square if everyone else np.where(good, square, 1.0)
+        scale = 1 / np.sqrt(square)
+        corner = square * scale * scale + self.ridge  # not 1: it rounds as the others do
+        if not everyone:
+            scale, corner = np.where(good, scale, 0.0), np.where(good, corner, 1.0)
+        anew = self.scale[:, slot] > 0
+        self.scale[:, slot] = 0.0
+        column = row * self.scale
+        column *= scale[:, None]
+        self.scale[:, slot] = scale
+        self.matrix[:, slot] = self.matrix[:, :, slot] = column
+        self.matrix[:, slot, slot] = corner
+        failed = self._border(slot, column, corner, good) | anew
+        if np.count_nonzero(failed):
+            dropped = self._factor(failed, stored)
+            if dropped.any():
+                lost = dropped if lost is None else lost | dropped
+        return lost
+
+    def _border(
+        self, slot: int, column: Floats, corner: Floats, good: Flags
+    ) -> Flags:  # (B, m), (B,), (B,) -> (B,)
+        """Take one more column into T; returns where that failed: its pivot is below rounding.
+
+        A = [[A', a], [a^T, d]]: with l = T' a and p^2 = d - l^T l the new row of T is
+        [-l^T T', 1] / p.
+        """
+        ahead = np.matvec(self.inverse, column)
+        square = corner - np.vecdot(ahead, ahead)
+        fine = square >= self.precision  # False for NaN
+        taken = fine & good
+        if np.count_nonzero(taken) < len(taken):
+            square = np.where(taken, square, 1.0)
+        pivot = np.sqrt(square)
+        line = np.vecmat(ahead, self.inverse)
+        line /= -pivot[:, None]
+        line[:, slot] = good / pivot
+        self.inverse[:, slot] = line
+        self.pivots[:, slot] = pivot
+        failed: Flags = good & ~fine
+        return failed
+
+    def _factor(self, samples: Flags, stored: Counts) -> Flags:  # (B,), (m,) -> (B,)
+        """T anew by Cholesky; drops the oldest columns until there is one. Who lost a column."""
+        dropped = np.zeros_like(samples)
+        places, least = np.flatnonzero(samples), self.precision**0.5
+        while len(places):
+            factor, info = torch.linalg.cholesky_ex(torch.from_numpy(self.matrix[places]))
+            pivots = factor.diagonal(dim1=1, dim2=2).numpy()
+            # Unused columns have pivot 1, so that a sample without columns never fails.
+            failed = (info.numpy() > 0) | ~(pivots.min(1) >= least)  # so that NaN fails, too
+            eye = torch.eye(factor.shape[1], dtype=factor.dtype)
+            inverse = torch.linalg.solve_triangular(factor, eye, upper=False).numpy()
+            self.inverse[places] = inverse * self.used[places][:, :, None]
+            self.pivots[places] = pivots
+            places = places[failed]
+            dropped[places] = True
+            self._drop(self._oldest(places, stored))
+        return dropped
+
+    def _oldest(self, places: Counts, stored: Counts) -> Flags:  # (A,), (m,) -> (B, m)
+        """The oldest used column of some samples."""
+        age = np.where(self.used[places], stored, np.iinfo(np.int64).max)
+        oldest = np.zeros(self.scale.shape, np.bool_)
+        oldest[places, age.argmin(1)] = True
+        return oldest
+
+    def _drop(self, columns: Flags) -> None:  # (B, m)
+        """Make unit rows of single columns; T is made anew by the caller."""
+        samples, slots = np.nonzero(columns)
+        self.matrix[samples, slots, :] = self.matrix[samples, :, slots] = 0.0
+        self.matrix[samples, slots, slots] = 1.0
+        self.scale[samples, slots] = 0.0
+
+    def solve(self, rhs: Floats) -> Weights:  # (B, m)
+        """The weights gamma = D y with A y = D dG g: y = T^T (T D dG g)."""
+        ahead = np.matvec(self.inverse, rhs * self.scale)
+        y = np.vecmat(ahead, self.inverse)
+        removed = np.vecdot(ahead, ahead) + self.ridge * np.vecdot(y, y)
+        return Weights(y * self.scale, removed, self.used, self.pivots.copy(), None)
+
+    def select(self, indices: Tensor) -> ScaledGram:  # (A,)
+        """The problems of some samples."""
+        places = indices.cpu().numpy()
+        return ScaledGram(
+            self.matrix[places],
+            self.inverse[places],
+            self.scale[places],
+            self.pivots[places],
+            self.ridge,
+            self.precision,
+        )
 
 
-def _factor(
-    gram: Tensor, scale: Tensor, used: Tensor, ridge: float, floor: float
-) -> tuple[Tensor, Tensor]:  # (B, m, m), (B, m), (B, m) -> (B, m, m), (B,) bool
-    """Cholesky factor of the scaled, ridged Gram matrix with unit rows for unused columns."""
-    both = used[:, :, None] & used[:, None, :]
-    matrix = torch.where(both, gram * scale[:, :, None] * scale[:, None, :], 0.0)
-    # torch.where of two Python numbers would round the ridge to float32.
-    matrix.diagonal(dim1=1, dim2=2).add_(torch.full_like(scale, ridge).where(used, 1.0))
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    # Unused columns have pivot 1, so that a sample without columns never fails.
-    smallest = factor.diagonal(dim1=1, dim2=2).amin(1)
-    return factor, (info > 0) | ~(smallest >= floor**0.5)  # so that NaN fails, too
-
-
-def _condition(factor: Tensor) -> Tensor:  # (B, m, m) -> (B,)
-    """(largest pivot / smallest pivot)^2, a lower bound; pivots are at most about 1."""
-    pivots = factor.diagonal(dim1=1, dim2=2)
-    return (pivots.amax(1) / pivots.amin(1)).square()
+def condition(pivots: Floats) -> Floats:  # (..., m) -> (...)
+    """(largest pivot / smallest pivot)^2, a lower bound of the matrix's condition number."""
+    bound: Floats = (pivots.max(-1) / pivots.min(-1)) ** 2
+    return bound
 
 
 def qr_weights(
     dg: Tensor,  # (B, m, n)
     g: Tensor,  # (B, n)
-    valid: Tensor,  # (B, m) bool
-    stamp: Tensor,  # (B, m) int64, larger is newer
+    valid: Flags,  # (B, m), columns that hold a difference
+    stored: Counts,  # (m,) larger is newer
     regularization: float,
 ) -> Weights:
     """Solve the same problem by QR of [dG^T D; sqrt(lambda) I], without squaring its condition.
@@ -95,23 +211,29 @@ def qr_weights(
     dropped, so that dependent columns lose the oldest.
     """
     norms = torch.linalg.vector_norm(dg, dim=2)
-    used = valid & (norms > 0) & torch.isfinite(norms)
-    order = torch.where(used, stamp, -1).argsort(
-        dim=1, descending=True
-    )  # newest first, unused last
-    columns = torch.where(used[:, :, None], dg / torch.where(used, norms, 1.0)[:, :, None], 0.0)
+    used = torch.from_numpy(valid).to(dg.device) & (norms > 0) & torch.isfinite(norms)
+    # Newest first, unused last.
+    stamp = torch.from_numpy(stored).to(dg.device).expand_as(norms)
+    order = torch.where(used, stamp, -1).argsort(dim=1, descending=True)
+    scale = torch.where(used, norms, 1.0)
+    columns = torch.where(used[:, :, None], dg / scale[:, :, None], 0.0)
     columns = columns.gather(1, order[:, :, None].expand_as(columns)).mT  # (B, n, m)
-    sorted_used = used.gather(1, order)
-    q, r, kept = _reduced_qr(columns, sorted_used, regularization)
+    q, r, kept = _reduced_qr(columns, used.gather(1, order), regularization)
     target = torch.cat([g, g.new_zeros(g.shape[0], dg.shape[1])], dim=1)
     # In this orientation a sample's sums do not depend on how many samples there are.
     right = torch.where(kept, torch.bmm(target[:, None, :], q)[:, 0, :].double(), 0.0)
-    y = torch.linalg.solve_triangular(r, right[:, :, None], upper=True)[:, :, 0]
-    gamma = torch.zeros_like(y).scatter(1, order, torch.where(kept, y, 0.0))
-    gamma = gamma / torch.where(used, norms, 1.0).double()
-    kept_unsorted = torch.zeros_like(kept).scatter(1, order, kept)
-    dropped = (valid & ~kept_unsorted).sum(1)
-    return Weights(gamma, kept_unsorted, _condition(r.abs()), dropped, bool(dropped.any()))
+    y_sorted = torch.linalg.solve_triangular(r, right[:, :, None], upper=True)[:, :, 0]
+    y = torch.zeros_like(y_sorted).scatter(1, order, torch.where(kept, y_sorted, 0.0))
+    taken = torch.zeros_like(kept).scatter(1, order, kept)
+    inner = torch.where(taken, torch.linalg.vecdot(dg, g[:, None, :]) / scale, 0.0).double()
+    dropped = (torch.from_numpy(valid).to(dg.device) & ~taken).any(1).cpu().numpy()
+    return Weights(
+        gamma=(y / scale.double()).cpu().numpy(),
+        removed=(y * (inner + regularization * y)).sum(1).cpu().numpy(),
+        used=taken.cpu().numpy(),
+        pivots=r.diagonal(dim1=1, dim2=2).abs().cpu().numpy(),
+        dropped=dropped if dropped.any() else None,
+    )
 
 
 def _reduced_qr(columns: Tensor, used: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -56,7 +56,8 @@ class Recorder:
         self.wall.append(time.perf_counter() - self.started)
 
     def _spread(self, rows: Rows, values: Any, shown: Flags, hidden: Any) -> Any:  # (A,) -> (B,)
-        masked = np.where(shown, values, hidden)
+        everyone = np.count_nonzero(shown) == len(shown)
+        masked = values if everyone else np.where(shown, values, hidden)
         if isinstance(rows, slice):
             return masked
         full = np.full(self.batch, hidden, dtype=masked.dtype)
@@ -66,7 +67,7 @@ class Recorder:
     def _whole(self, rows: Rows, diagnostics: StepDiagnostics) -> StepDiagnostics:
         if isinstance(rows, slice):
             return diagnostics
-        return diagnostics.spread(torch.from_numpy(rows).to(diagnostics.event.device), self.batch)
+        return diagnostics.spread(rows, self.batch)
 
     def history(self) -> History:
         """Everything so far as tensors (K, B) and (K,)."""
@@ -94,11 +95,11 @@ class Recorder:
             nothing = torch.zeros(0, self.batch, dtype=torch.float64)
             columns = dict.fromkeys(("gain", "weight_norm", "condition", "depth"), nothing)
             return columns | {"event": nothing.to(torch.int8)}
-        stepping = self._stack(self.stepping, np.bool_)
+        stepping = np.array(self.stepping)
         stacked = type(self.diagnostics[0]).stack(self.diagnostics).columns()
-        hidden = {name: 0 if name == "event" else torch.nan for name in stacked}
+        hidden = {name: 0 if name == "event" else np.nan for name in stacked}
         return {
-            name: torch.where(stepping, values.cpu(), hidden[name]).to(values.dtype)
+            name: torch.from_numpy(np.where(stepping, values, hidden[name]).astype(values.dtype))
             for name, values in stacked.items()
         }
 

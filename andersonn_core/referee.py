@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from andersonn_core.kernels import Progress
 from andersonn_core.results import Event, Status
 
 RUNNING = -1  # not a Status: no result ever holds it
@@ -28,10 +29,10 @@ class Referee:
     def __init__(self, batch: int, rtol: float, atol: float, window: int) -> None:
         self.rtol, self.atol = rtol, atol
         self.status = np.full(batch, RUNNING, np.int8)
-        self._first = np.full(batch, np.inf)
-        self._reference = np.full(batch, np.inf)
-        self._since = np.zeros(batch, np.int64)
-        self._patience = np.full(batch, max(50, 5 * window))
+        self._limit = np.full(batch, np.inf)  # ||g|| above which a sample diverges
+        self._wait = max(50, 5 * window)  # the least patience
+        self._patience = np.full(batch, self._wait)
+        self._since = np.zeros(batch, np.int64)  # the evaluation from which on it is expected
 
     def running(self, rows: Rows = slice(None)) -> Flags:
         """Which of the rows have no status yet."""
@@ -44,7 +45,7 @@ class Referee:
 
     def met(self, residual: Floats, scale: Floats) -> Flags:
         """The stop test ||g|| <= atol + rtol ||f(z)||, False for what is not finite."""
-        flags: Flags = np.isfinite(scale) & (residual <= self.atol + self.rtol * scale)
+        flags: Flags = (residual <= self.atol + self.rtol * scale) & (scale < np.inf)
         return flags
 
     def judge(
@@ -54,34 +55,62 @@ class Referee:
         last: bool,
         residual: Floats,
         scale: Floats,
+        progress: Progress,
+        entries_finite: Callable[[], Flags],
+    ) -> Flags:
+        """Take residuals ||g|| and scales ||f(z)|| of the rows; end those that stop.
+
+        Returns which of the rows meet the stop test.
+        """
+        if evaluation == 1:
+            self._limit[rows] = np.minimum(DIVERGENCE * residual, np.finfo(np.float64).max)
+        met = self.met(residual, scale)
+        stalled = self._stalled(rows, evaluation, progress)
+        # Without an end in sight, which is the rule, two comparisons are all.
+        tame = np.count_nonzero(residual <= self._limit[rows]) == len(residual)  # False for NaN
+        if last or stalled is not None or not tame or np.count_nonzero(met):
+            self._end(rows, last, residual, scale, met, stalled, entries_finite)
+        return met
+
+    def _end(
+        self,
+        rows: Rows,
+        last: bool,
+        residual: Floats,
+        scale: Floats,
+        met: Flags,
+        stalled: Flags | None,
         entries_finite: Callable[[], Flags],
     ) -> None:
-        """Take residuals ||g|| and scales ||f(z)|| of the rows; end those that stop."""
-        if evaluation == 1:
-            self._first[rows] = residual
+        """Give statuses to the running rows that stop; a later line outranks those before."""
         verdict = np.full(len(residual), Status.MAX_ITER if last else RUNNING, np.int8)
-        verdict[self._stalled(rows, residual / scale)] = Status.STALLED
-        verdict[residual > DIVERGENCE * self._first[rows]] = Status.DIVERGED
+        if stalled is not None:
+            verdict[stalled] = Status.STALLED
+        verdict[residual > self._limit[rows]] = Status.DIVERGED
         finite = np.isfinite(residual) & np.isfinite(scale)
         if not finite.all():
             # A norm may overflow while all entries are finite: divergence, not a broken map.
             broken = np.where(entries_finite(), Status.DIVERGED, Status.NONFINITE)
             verdict = np.where(finite, verdict, broken).astype(np.int8)
-        verdict[self.met(residual, scale)] = Status.CONVERGED
+        verdict[met] = Status.CONVERGED
         self.status[rows] = np.where(self.running(rows), verdict, self.status[rows])
 
-    def excuse(self, rows: Rows, event: NDArray[np.int8]) -> None:  # (A,)
+    def excuse(self, rows: Rows, event: NDArray[np.int8], evaluation: int) -> None:  # (A,)
         """Let the stall test wait while a sample is on plain steps, which bound themselves.
 
         Each fallback doubles its patience, as it doubles the method's own.
         """
         fell_back, plain = (event & int(Event.FALLBACK)) != 0, (event & int(Event.PLAIN)) != 0
-        self._since[rows] = np.where(plain, 0, self._since[rows])
+        self._since[rows] = np.where(plain, evaluation, self._since[rows])
         self._patience[rows] = np.where(fell_back, 2, 1) * self._patience[rows]
 
-    def _stalled(self, rows: Rows, relative: Floats) -> Flags:
-        progress = relative < STALL * self._reference[rows]
-        self._reference[rows] = np.where(progress, relative, self._reference[rows])
-        self._since[rows] = np.where(progress, 0, self._since[rows] + 1)
-        flags: Flags = (self._since[rows] >= self._patience[rows]) & (self.rtol > 0)
-        return flags
+    def _stalled(self, rows: Rows, evaluation: int, progress: Progress) -> Flags | None:
+        stuck = progress.stuck(STALL, self._wait)
+        if stuck is None or self.rtol == 0:
+            return None
+        patience = self._patience[rows]
+        for longer in np.unique(patience[stuck]):
+            here = progress.stuck(STALL, int(longer))
+            stuck &= (patience != longer) | (here if here is not None else False)
+        stalled: Flags = stuck & (evaluation - self._since[rows] >= patience)
+        return stalled if stalled.any() else None

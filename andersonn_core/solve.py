@@ -87,7 +87,8 @@ def solve(
     The returned z is, per sample, an iterate at which f was evaluated: the one that met the
     tolerance, otherwise the one with the smallest relative residual. `error_estimate` is its
     residual times the largest ||dz|| / ||dg|| that the method saw, a lower bound of ||(I - J)^-1||:
-    an estimate, not a bound.
+    an estimate, not a bound. f sees a buffer that later evaluations use again: a map that keeps its
+    argument must clone it.
 
     Raises KnobError before any evaluation for a misspelled or impossible knob or a start that is
     not finite floating-point numbers; ValueError at the first evaluation if f changes shape, dtype

@@ -32,11 +32,13 @@ def test_on_step_hears_every_evaluation_once_and_in_order(method):
     assert all(step.relative_residual.device.type == "cpu" for step in steps)
 
 
-def test_the_iterate_of_a_step_stays_what_it_was():
+def test_the_iterate_of_a_step_stays_what_it_was_and_can_be_had_only_in_time():
     problem = SMALL["tanh"].build()
-    witness, steps = Witness(problem.f), []
-    solve(witness, problem.z0, on_step=steps.append)
-    assert all(torch.equal(s.z(), z) for s, z in zip(steps, witness.points, strict=True))
+    witness, steps, points = Witness(problem.f), [], []
+    solve(witness, problem.z0, on_step=lambda step: (steps.append(step), points.append(step.z())))
+    assert all(map(torch.equal, points, witness.points))
+    with pytest.raises(RuntimeError, match="only while on_step runs"):
+        steps[0].z()
 
 
 def test_the_time_that_on_step_takes_is_nobody_s():

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from andersonn_core.kernels import BestIterate, DifferenceWindow
-from andersonn_core.least_squares import default_regularization, gram_weights, qr_weights
+from andersonn_core.kernels import DifferenceWindow, Kept, Progress, rows_for
+from andersonn_core.least_squares import (
+    ScaledGram,
+    condition,
+    default_regularization,
+    qr_weights,
+)
 
 BACK_ENDS = ("gram", "qr")
 
@@ -17,16 +22,35 @@ def draw(batch=4, m=5, n=40, dtype=torch.float64, seed=0):
     return dg, g
 
 
-def weights(back_end, dg, g, ridge=0.0, valid=None, stamp=None):
-    """Either back end from the columns themselves."""
+class Answer:
+    """The weights as tensors, whichever back end they come from."""
+
+    def __init__(self, weights, dropped):
+        self.gamma = torch.from_numpy(weights.gamma)
+        self.used = torch.from_numpy(weights.used)
+        self.condition = torch.from_numpy(condition(weights.pivots))
+        self.dropped = dropped
+
+
+def weights(back_end, dg, g, ridge=0.0, valid=None, stored=None):
+    """Either back end from the columns themselves, which were stored in the order of `stored`."""
     batch, m, _ = dg.shape
-    valid = torch.ones(batch, m, dtype=torch.bool) if valid is None else valid
-    stamp = torch.arange(m).expand(batch, m) if stamp is None else stamp
+    valid = np.ones((batch, m), dtype=bool) if valid is None else valid
+    stored = np.arange(m) if stored is None else stored
+    dropped = np.zeros(batch, dtype=bool)
     if back_end == "qr":
-        return qr_weights(dg, g, valid, stamp, ridge)
-    gram = (dg @ dg.mT).double()
-    rhs = (dg @ g[:, :, None])[:, :, 0].double()
-    return gram_weights(gram, rhs, valid, stamp, ridge, dg.dtype)
+        answer = qr_weights(dg, g, valid, stored, ridge)
+        return Answer(answer, dropped if answer.dropped is None else answer.dropped)
+    gram = ScaledGram.of(batch, m, ridge, torch.finfo(dg.dtype).eps)
+    # Such columns are not kept by the window.
+    columns = torch.where(torch.isfinite(torch.linalg.vecdot(dg, dg))[:, :, None], dg, 0.0)
+    with np.errstate(all="ignore"):
+        for slot in np.argsort(stored):
+            inner = torch.linalg.vecdot(columns, columns[:, slot, None])
+            lost = gram.store(slot, inner.double().numpy(), valid[:, slot], stored)
+            dropped |= False if lost is None else lost
+        rhs = torch.linalg.vecdot(columns, g[:, None, :]).double().numpy()
+        return Answer(gram.solve(rhs), dropped)
 
 
 def left_over(dg, g, gamma):  # (B,)
@@ -117,8 +141,8 @@ def test_a_zero_column_gets_no_weight_and_is_counted(back_end):
 def test_of_dependent_columns_the_oldest_is_dropped(back_end, dtype):
     dg, g = draw(dtype=dtype)
     dg[0, 3] = 2 * dg[0, 1]
-    stamp = torch.tensor([7, 5, 6, 9, 8]).expand(4, 5)  # slot 1 is the oldest
-    ours = weights(back_end, dg, g, stamp=stamp)
+    stored = np.array([7, 5, 6, 9, 8])  # slot 1 is the oldest
+    ours = weights(back_end, dg, g, stored=stored)
     assert ours.dropped.tolist() == [1, 0, 0, 0]
     assert ours.used[0].tolist() == [True, False, True, True, True]
     best = left_over(dg[:1, [0, 2, 3, 4]], g[:1], weights("qr", dg[:1, [0, 2, 3, 4]], g[:1]).gamma)
@@ -179,7 +203,7 @@ def test_columns_that_are_not_valid_take_no_part_whatever_they_hold(back_end):
     dg, g = draw(m=5)
     expected = weights(back_end, dg[:, :3].contiguous(), g, 1e-12).gamma
     dg[:, 3], dg[:, 4] = float("nan"), 1e30
-    valid = torch.tensor([True, True, True, False, False]).expand(4, 5)
+    valid = np.tile([True, True, True, False, False], (4, 1))
     ours = weights(back_end, dg, g, 1e-12, valid=valid)
     torch.testing.assert_close(ours.gamma[:, :3], expected, rtol=1e-12, atol=1e-13)
     assert bool((ours.gamma[:, 3:] == 0).all())
@@ -189,7 +213,7 @@ def test_columns_that_are_not_valid_take_no_part_whatever_they_hold(back_end):
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_a_sample_without_columns_has_no_weights(back_end):
     dg, g = draw()
-    valid = torch.ones(4, 5, dtype=torch.bool)
+    valid = np.ones((4, 5), dtype=bool)
     valid[1] = False
     ours = weights(back_end, dg, g, 1e-12, valid=valid)
     assert ours.gamma[1].tolist() == [0.0] * 5
@@ -213,66 +237,124 @@ def test_the_default_ridge_is_ten_roundings_of_the_gram_s_type():
     assert default_regularization(torch.float64) == 10 * 2.0**-52
 
 
+# the factor, a column at a time
+
+
+def test_a_column_that_overwrites_another_gives_what_a_fresh_factor_gives():
+    """A ring of 4 columns over 11 evaluations, in which samples forget and pause on their own."""
+    dg, g = draw(batch=6, m=11, seed=1)
+    gram = ScaledGram.of(6, 4, 1e-9, 2.0**-52)
+    ring, stored = torch.zeros(6, 4, 40, dtype=torch.float64), np.full(4, -1)
+    used = np.zeros((6, 4), dtype=bool)
+    for now in range(11):
+        slot = now % 4
+        storing = np.arange(6) != now % 5
+        ring[:, slot], stored[slot], used[:, slot] = dg[:, now], now, storing
+        if now == 6:
+            gram.forget(np.arange(6) == 2)
+            used[2, np.arange(4) != slot] = False
+        gram.store(slot, torch.linalg.vecdot(ring, ring[:, slot, None]).numpy(), storing, stored)
+        fresh = weights("gram", ring, g, 1e-9, valid=used).gamma
+        rhs = torch.linalg.vecdot(ring, g[:, None, :]).numpy()
+        solved = gram.solve(rhs)
+        np.testing.assert_array_equal(solved.used, used)
+        np.testing.assert_allclose(solved.gamma, fresh.numpy(), rtol=1e-9, atol=1e-12)
+        inner = gram.inverse @ gram.matrix @ gram.inverse.transpose(0, 2, 1)
+        np.testing.assert_allclose(inner, used[:, :, None] * np.eye(4), atol=1e-12)
+
+
 # the ring of differences
 
 
-def test_the_gram_matrix_is_that_of_the_stored_columns_after_any_history():
+def window_of(batch, n, size, dtype=torch.float64):
+    z = torch.zeros(batch, n, dtype=dtype)
+    return DifferenceWindow.like(z, size, rows_for(z))
+
+
+@pytest.mark.parametrize("n", [7, 9000])  # short rows and long ones
+@pytest.mark.parametrize("mixing", [1.0, 0.5])
+def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n, mixing):
     generator = torch.Generator().manual_seed(0)
-    window = DifferenceWindow.like(torch.zeros(3, 7, dtype=torch.float64), 4)
-    everyone = torch.tensor([True, True, True])
-    for now in range(11):
-        dz, dg = torch.randn(2, 3, 7, generator=generator, dtype=torch.float64)
-        samples = everyone.clone()
-        samples[now % 3] = now % 2 == 0
-        window.append(dz, dg, samples, now)
+    window = window_of(3, n, 4)
+    points = torch.randn(12, 2, 3, n, generator=generator, dtype=torch.float64)
+    for now in range(1, 12):
+        (last_z, last_g), (z, g) = points[now - 1], points[now]
+        row, rhs, lengths = window.append(z, last_z, g, last_g, mixing, now)
         if now == 6:
-            window.clear(torch.tensor([False, True, False]))
-        both = window.valid[:, :, None] & window.valid[:, None, :]
-        exact = torch.where(both, window.dg @ window.dg.mT, 0.0)
-        torch.testing.assert_close(
-            torch.where(both, window.gram, 0.0), exact, rtol=1e-13, atol=1e-13
-        )
+            window.clear(np.array([False, True, False]))
+        else:
+            kept = range(max(1, now - 3), now + 1)
+            exact = torch.stack([((g - last_g) * (points[k, 1] - points[k - 1, 1])).sum(1)
+                                 for k in kept], dim=1)  # fmt: skip
+            slots = [(k - 1) % 4 for k in kept]
+            np.testing.assert_allclose(row[0, slots], exact[0].numpy(), rtol=1e-10, atol=1e-9)
+        torch.testing.assert_close(window.dg[:, (now - 1) % 4], g - last_g)
+        torch.testing.assert_close(window.du[:, (now - 1) % 4], z - last_z + mixing * (g - last_g))
+        expected = torch.linalg.vecdot(window.dg, g[:, None, :])
+        shown = np.arange(4) < window.depth[:, None]
+        np.testing.assert_allclose(rhs[shown], expected.numpy()[shown], rtol=1e-10, atol=1e-9)
+        assert (lengths is None) == bool((now - 1) % 4)
+    assert sorted(window.stored.tolist()) == [8, 9, 10, 11]
 
 
-def test_the_ring_keeps_the_newest_columns():
-    window = DifferenceWindow.like(torch.zeros(1, 1), 3)
-    for now in range(5):
-        value = torch.full((1, 1), float(now))
-        window.append(value, -value, torch.tensor([True]), now)
-    assert sorted(window.dz.flatten().tolist()) == [2, 3, 4]
-    assert sorted(window.stamp.flatten().tolist()) == [2, 3, 4]
-    assert bool(window.valid.all())
+@pytest.mark.parametrize("n", [7, 9000])
+@pytest.mark.parametrize("mixing", [1.0, 0.5])
+def test_a_step_subtracts_the_weighted_differences_from_the_plain_step(n, mixing):
+    generator = torch.Generator().manual_seed(0)
+    window = window_of(3, n, 4)
+    for now in range(1, 4):  # a slot stays empty
+        z, last_z, g, last_g = torch.randn(4, 3, n, generator=generator, dtype=torch.float64)
+        window.append(z, last_z, g, last_g, mixing, now)
+    gamma = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    gamma[:, 3] = 0.0
+    out = torch.empty_like(z)
+    window.step(z, z + g, g, gamma.numpy(), mixing, out)
+    expected = z + mixing * g - (gamma[:, None, :] @ window.du)[:, 0]
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_selected_window_holds_the_columns_of_its_samples():
     generator = torch.Generator().manual_seed(0)
-    window = DifferenceWindow.like(torch.zeros(4, 5), 2)
+    window = window_of(4, 5, 2, torch.float32)
     for now in range(3):
-        dz, dg = torch.randn(2, 4, 5, generator=generator)
-        window.append(dz, dg, torch.ones(4, dtype=torch.bool), now)
+        window.append(*torch.randn(4, 4, 5, generator=generator), 1.0, now)
     indices = torch.tensor([3, 1])
     chosen = window.select(indices)
-    for name in ("dz", "dg", "gram", "valid", "stamp"):
+    for name in ("du", "dg"):
         assert torch.equal(getattr(chosen, name), getattr(window, name)[indices])
+    assert chosen.slot == window.slot and chosen.stored.tolist() == window.stored.tolist()
 
 
 # the best iterate
 
 
 def test_the_best_iterate_is_copied_only_when_a_worse_one_follows():
-    best = BestIterate.like(torch.zeros(2, 1))
-    running = np.ones(2, dtype=bool)
+    progress, kept = Progress.of(2), Kept()
     previous = torch.zeros(2, 1)
     scores = [[3.0, 3.0], [2.0, 4.0], [1.0, 5.0], [2.0, float("nan")], [0.5, 1.0]]
     copies = []
     for k, score in enumerate(scores):
         current = torch.full((2, 1), float(k))
-        evicted = best.update(np.array(score), running)
-        copies.append(evicted.tolist())
-        if evicted.any():
-            samples = torch.from_numpy(np.flatnonzero(evicted))
-            best.save(samples, previous[samples])
+        progress.add(np.array(score))
+        copies.append(progress.evicted.tolist())
+        if progress.evicted.any():
+            kept.save(progress.evicted, previous[torch.from_numpy(progress.evicted)])
+        assert (kept.values is None) == (k < 1)
         previous = current
     assert copies == [[False, False], [False, True], [False, False], [True, False], [False, False]]
-    assert best.score.tolist() == [0.5, 1.0]
-    assert best.values(previous).flatten().tolist() == [4.0, 4.0]
+    assert progress.best[-1].tolist() == [0.5, 1.0]
+    assert progress.newest.tolist() == [True, True]
+    kept.fill(previous, np.array([True, False]))
+    assert previous.flatten().tolist() == [2.0, 4.0]
+
+
+def test_a_sample_that_does_not_run_keeps_its_best_and_is_never_stuck():
+    progress = Progress.of(2)
+    progress.add(np.array([2.0, 2.0]))
+    for _ in range(3):
+        progress.add(np.array([1.0, 1.0]), np.array([True, False]))
+    assert progress.best[-1].tolist() == [1.0, 2.0]
+    assert progress.newest.tolist() == [False, True]
+    assert progress.stuck(0.9, 2).tolist() == [True, False]
+    assert progress.stuck(0.9, 3) is None  # the first of them did improve by half
+    assert progress.stuck(0.9, 4) is None  # there were not so many

@@ -1,6 +1,8 @@
-"""The hot loops over the history: rings of differences and the best iterate."""
+"""The hot loops over the state: residuals, rings of differences, the best iterate."""
 
-from andersonn_core.kernels.best_iterate import BestIterate
+from andersonn_core.kernels.progress import Kept, Progress
+from andersonn_core.kernels.residual import measure
+from andersonn_core.kernels.rows import Rows, rows_for
 from andersonn_core.kernels.window import DifferenceWindow
 
-__all__ = ["BestIterate", "DifferenceWindow"]
+__all__ = ["DifferenceWindow", "Kept", "Progress", "Rows", "measure", "rows_for"]

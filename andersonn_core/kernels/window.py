@@ -1,85 +1,114 @@
-"""A ring of differences of iterates and residuals, with the Gram matrix kept up to date.
+"""A ring of differences of residuals and of plain steps.
 
-This is the torch reference: one new Gram row a step, in the orientation of the batched product that
-runs at memory speed on CPUs ((B, 1, n) x (B, n, m); the other orientation was measured 4 to 11
-times slower).
+With g = f(z) - z, the ring holds dg_j = g_{j+1} - g_j and du_j = dz_j + mixing dg_j, the difference
+of two plain steps z + mixing g: the step z + mixing g - dU^T gamma reads it once. All samples store
+into the same slot at the same evaluation; which columns count is the least-squares problem's
+business.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from andersonn_core.kernels.progress import Counts, Flags
+from andersonn_core.kernels.rows import Floats, Rows
 
 
 @dataclass
 class DifferenceWindow:
-    """Up to m differences dz, dg of each sample, stored in a ring."""
+    """Up to m differences of each sample."""
 
-    dz: Tensor  # (B, m, n)
+    rows: Rows
+    du: Tensor  # (B, m, n)
     dg: Tensor  # (B, m, n)
-    gram: Tensor  # (B, m, m) float64, entries accumulated in the dtype of dg
-    valid: Tensor  # (B, m) bool
-    stamp: Tensor  # (B, m) int64, when the column was stored
-    count: Tensor  # (B,) int64, columns stored since the last restart
+    stored: Counts  # (m,) the evaluation at which each slot was filled, -1 before
+    depth: Counts  # (B,) slots from this one on hold nothing that counts
+    slot: int = -1  # filled last
+
+    def __post_init__(self) -> None:
+        self._du, self._dg = self.rows.view(self.du), self.rows.view(self.dg)
 
     @classmethod
-    def like(cls, z: Tensor, size: int) -> DifferenceWindow:  # (B, n)
+    def like(cls, z: Tensor, size: int, rows: Rows) -> DifferenceWindow:  # (B, n)
         """An empty window of `size` differences for states of this shape."""
         batch, n = z.shape
+        # Zeros, since the columns that do not count are multiplied by 0.
         return cls(
-            dz=z.new_zeros(batch, size, n),
+            rows=rows,
+            du=z.new_zeros(batch, size, n),
             dg=z.new_zeros(batch, size, n),
-            gram=z.new_zeros(batch, size, size, dtype=torch.float64),
-            valid=z.new_zeros(batch, size, dtype=torch.bool),
-            stamp=z.new_zeros(batch, size, dtype=torch.int64),
-            count=z.new_zeros(batch, dtype=torch.int64),
+            stored=np.full(size, -1),
+            depth=np.zeros(batch, np.int64),
         )
 
     @property
     def size(self) -> int:
-        """m, the number of columns."""
-        return self.dz.shape[1]
+        """m, the number of slots."""
+        return self.du.shape[1]
 
-    def clear(self, samples: Tensor) -> None:  # (B,) bool
-        """Forget the history of some samples."""
-        self.valid &= ~samples[:, None]
-        self.count.masked_fill_(samples, 0)
+    def clear(self, samples: Flags | slice) -> None:  # (B,)
+        """Nothing that these samples have stored counts any more."""
+        self.depth[samples] = 0
 
-    def append(self, dz: Tensor, dg: Tensor, samples: Tensor | None, now: int) -> None:
-        """Store one difference (B, n) for `samples` (B,), None for all, over the oldest if full."""
-        stored = self.dg
-        if samples is None:
-            rows = torch.arange(len(dz), device=dz.device)
-        else:
-            rows = samples.nonzero()[:, 0]
-            dz, dg = dz[rows], dg[rows]
-        slot = self.count[rows] % self.size
-        self.dz[rows, slot] = dz
-        self.dg[rows, slot] = dg
-        if samples is not None:
-            stored = self.dg[rows]
-        row = torch.bmm(dg[:, None, :], stored.mT)[:, 0, :].double()  # (A, m)
-        self.gram[rows, slot, :] = row
-        self.gram[rows, :, slot] = row
-        self.valid[rows, slot] = True
-        self.stamp[rows, slot] = now
-        self.count[rows] += 1
+    def append(
+        self, z: Tensor, last_z: Tensor, g: Tensor, last_g: Tensor, mixing: float, now: int
+    ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m), (B, m), (B,)
+        """Store the newest differences over the oldest; dG dg, dG g and, in slot 0, ||dz||."""
+        self.slot = slot = (self.slot + 1) % self.size
+        self.stored[slot] = now
+        np.maximum(self.depth, slot + 1, out=self.depth)
+        rows, all_du, all_dg = self.rows, self._du, self._dg
+        new, before, g_new, g_before = map(rows.view, (z, last_z, g, last_g))
+        gram, rhs = np.zeros((2, len(z), self.size))
+        lengths = None if slot else np.empty(len(z))
+        for part in rows.parts:
+            used = int(self.depth[part].max()) if rows.trims_inner else self.size
+            du, dg, columns = all_du[part, slot], all_dg[part, slot], all_dg[part, :used]
+            rows.subtract(g_new[part], g_before[part], out=dg)
+            rows.subtract(new[part], before[part], out=du)
+            if lengths is not None:
+                rows.norms(du, out=lengths[part])
+            rows.add_scaled(du, dg, mixing)
+            rows.inner(columns, dg, out=gram[part, :used])
+            rows.inner(columns, g_new[part], out=rhs[part, :used])
+        return gram, rhs, lengths
 
-    def project(self, g: Tensor) -> Tensor:  # (B, n) -> (B, m) float64
-        """The inner products dG g of every stored difference of residuals with g."""
-        return torch.bmm(g[:, None, :], self.dg.mT)[:, 0, :].double()
+    def erase(self, samples: Flags) -> None:  # (B,)
+        """Make the newest differences of these samples zero: not finite, they would spread."""
+        places = torch.from_numpy(np.flatnonzero(samples)).to(self.du.device)
+        self.du[places, self.slot] = 0.0
+        self.dg[places, self.slot] = 0.0
 
-    def subtract(self, target: Tensor, gamma: Tensor, mixing: float) -> Tensor:  # (B, n), (B, m)
-        """In place: target - (dZ + mixing dG)^T gamma."""
-        # The correction is summed up before it meets the target: adding it there in pieces would
+    def step(
+        self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, mixing: float, out: Tensor
+    ) -> None:  # (B, n) each, (B, m)
+        """Out = z + mixing g - dU^T gamma."""
+        # The correction is summed up before it meets the iterate: adding it there in pieces would
         # round in the size of z each time (Poisson 128x128, float32: never 1e-6, against 236).
-        weights = gamma.to(target.dtype)[:, None, :]
-        correction = torch.bmm(weights, self.dz).baddbmm_(weights, self.dg, alpha=mixing)
-        return target.sub_(correction[:, 0, :])
+        rows, columns, target = self.rows, self._du, self.rows.view(out)
+        for part in rows.parts:
+            # Otherwise all slots are read: a sample's sums must not depend on its neighbours.
+            used = int(self.depth[part].max()) if rows.trims_combine else self.size
+            rows.combine(gamma[part, :used], columns[part, :used], out=target[part])
+        if mixing == 1.0:
+            rows.subtract(rows.view(f_z), target, out=target)
+        else:
+            rows.subtract(rows.view(z), target, out=target)
+            rows.add_scaled(target, rows.view(g), mixing)
 
     def select(self, indices: Tensor) -> DifferenceWindow:  # (A,)
         """The window of some samples."""
-        tensors = (self.dz, self.dg, self.gram, self.valid, self.stamp, self.count)
-        return DifferenceWindow(*(tensor[indices] for tensor in tensors))
+        places: NDArray[np.int64] = indices.cpu().numpy()
+        return DifferenceWindow(
+            self.rows.select(indices),
+            self.du[indices],
+            self.dg[indices],
+            self.stored.copy(),
+            self.depth[places],
+            self.slot,
+        )

@@ -11,12 +11,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.kernels import DifferenceWindow
-from andersonn_core.least_squares import Weights, default_regularization, gram_weights, qr_weights
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
+from andersonn_core.kernels import DifferenceWindow, Progress, rows_for
+from andersonn_core.least_squares import (
+    ScaledGram,
+    Weights,
+    condition,
+    default_regularization,
+    qr_weights,
+)
+from andersonn_core.methods.base import (
+    Flags,
+    Floats,
+    MethodSpec,
+    MethodState,
+    StepDiagnostics,
+    no_event,
+)
 from andersonn_core.methods.fallback import FallbackState
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
@@ -26,38 +41,32 @@ from andersonn_core.specs import knob
 class AndersonDiagnostics(StepDiagnostics):
     """What an Anderson step saw."""
 
-    gamma: Tensor  # (B, m)
-    projected: Tensor  # (B, m) (dG g + lambda D gamma): its product with gamma is what g loses
-    squared: Tensor  # (B,) ||g||^2
-    used: Tensor  # (B, m) bool
-    condition: Tensor  # (B,)
-
-    @classmethod
-    def plain(cls, z: Tensor, size: int) -> AndersonDiagnostics:  # (B, n)
-        """A step without differences."""
-        nothing = z.new_zeros(z.shape[0], size, dtype=torch.float64)
-        one = z.new_ones(z.shape[0], dtype=torch.float64)
-        return cls(no_event(z), nothing, nothing, one, nothing.bool(), one)
+    gamma: Floats  # (B, m)
+    removed: Floats  # (B,) what the step expects to take off ||g||^2
+    norm: Floats  # (B,) ||g||
+    used: Flags  # (B, m)
+    pivots: Floats  # (B, m)
 
     @property
-    def depth(self) -> Tensor:  # (..., B)
+    def depth(self) -> Floats:  # (..., B)
         """How many differences the step used."""
-        return self.used.sum(-1).double()
+        return np.asarray(self.used.sum(-1), dtype=np.float64)
 
-    def columns(self) -> dict[str, Tensor]:  # (..., B) each
+    def columns(self) -> dict[str, NDArray[Any]]:  # (..., B) each
         """Gain, weights, condition.
 
-        With (G + lambda D) gamma = dG g the least-squares residual is
-        ||g||^2 - gamma (dG g + lambda D gamma); it cancels below the rounding of the Gram matrix.
+        With (A + lambda I) y = t for unit columns the least-squares residual is
+        ||g||^2 - y^T (t + lambda y); it cancels below the rounding of the Gram matrix.
         """
-        lost = (self.gamma * self.projected).sum(-1) / self.squared
-        return {
-            "event": self.event,
-            "depth": self.depth,
-            "gain": (1 - lost).clamp(min=0).sqrt(),
-            "weight_norm": self.gamma.abs().sum(-1),
-            "condition": self.condition,
-        }
+        with np.errstate(all="ignore"):  # a broken sample's numbers
+            left = 1 - self.removed / self.norm**2
+            return {
+                "event": self.event,
+                "depth": self.depth,
+                "gain": np.sqrt(np.maximum(left, 0.0)),
+                "weight_norm": np.abs(self.gamma).sum(-1),
+                "condition": condition(self.pivots) if self.pivots.shape[-1] else 1 + 0 * left,
+            }
 
 
 @dataclass
@@ -65,17 +74,27 @@ class AndersonState(MethodState):
     """The window, the previous point, and the fallback's counters."""
 
     window: DifferenceWindow
-    z: Tensor  # (B, n) previous iterate
-    g: Tensor  # (B, n) its residual
-    spent: Tensor  # (B,) bool: the full window has been used once
-    stretch: Tensor  # (B,) largest ||dz|| / ||dg||
+    gram: ScaledGram
+    last_z: Tensor  # (B, n) previous iterate
+    last_g: Tensor  # (B, n) its residual
+    count: NDArray[np.int64]  # (B,) differences stored since the last restart
+    spent: Flags  # (B,) the full window has been used once
+    stretch: Floats  # (B,) largest ||dz|| / ||dg||
     fallback: FallbackState
     plain_step: AndersonDiagnostics
     evaluation: int = 0
 
-    def amplification(self) -> Tensor:  # (B,)
+    def amplification(self) -> Floats:  # (B,)
         """The largest ||dz|| / ||dg|| seen."""
         return self.stretch
+
+    def forget(self, samples: Flags) -> None:  # (B,)
+        """Empty the history of some samples."""
+        chosen = slice(None) if np.count_nonzero(samples) == len(samples) else samples
+        self.window.clear(chosen)
+        self.gram.forget(chosen)
+        self.count[chosen] = 0
+        self.spent = self.spent & ~samples
 
 
 class Anderson(MethodSpec):
@@ -115,108 +134,134 @@ class Anderson(MethodSpec):
     )
 
     def memory_vectors(self, n: int) -> int:
-        """Two rings, two points, two residuals, the fallback's best."""
+        """Two rings, two residuals, two iterates, the fallback's best."""
         return 2 * min(self.window, n) + 5
 
     def init(self, z: Tensor) -> AndersonState:  # (B, n)
         """A workspace of at most n differences: more would be dependent."""
         batch, n = z.shape
-        plain_step = AndersonDiagnostics.plain(z, min(self.window, n))
+        size, rows, precision = min(self.window, n), rows_for(z), torch.finfo(z.dtype).eps
+        ridge = self.regularization
+        if ridge is None:
+            ridge = default_regularization(z.dtype)
+        nothing, one = np.zeros((batch, size)), np.ones((batch, size))
+        plain_step = AndersonDiagnostics(
+            no_event(z), nothing, np.zeros(batch), np.ones(batch), nothing > 0, one
+        )
         return AndersonState(
-            diagnostics=plain_step,
+            plain_step,
+            torch.empty_like(z),
+            rows,
+            Progress.of(batch),
             plain_step=plain_step,
-            window=DifferenceWindow.like(z, min(self.window, n)),
-            z=torch.zeros_like(z),
-            g=torch.zeros_like(z),
-            spent=torch.zeros(batch, dtype=torch.bool, device=z.device),
-            stretch=z.new_zeros(batch),
-            fallback=FallbackState.like(z),
+            window=DifferenceWindow.like(z, size, rows),
+            gram=ScaledGram.of(batch, size, ridge, precision),
+            last_z=z,
+            last_g=torch.empty_like(z),
+            count=np.zeros(batch, np.int64),
+            spent=np.zeros(batch, np.bool_),
+            stretch=np.zeros(batch),
+            fallback=FallbackState.of(batch, precision),
         )
 
     def step(self, state: AndersonState, z: Tensor, f_z: Tensor) -> Tensor:
         """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); plain without differences."""
         state.timer.lap("bookkeeping")
-        g = f_z - z
         if state.norms is None:
-            state.norms = _host(
-                torch.linalg.vector_norm(g, dim=1), torch.linalg.vector_norm(f_z, dim=1)
-            )
-        z_next = torch.add(z, g, alpha=self.mixing)
-        state.diagnostics = replace(state.plain_step, event=no_event(z))
+            state.measure(z, f_z)
+        event, fallback = no_event(z), state.fallback
         since = state.evaluation - self.delay  # evaluations since the history started
+        weights = None
         if state.window.size and since > 0:
-            self._remember(state, z, g)
+            rhs = self._remember(state, z, event)
             if self.fallback:
-                self._watch(state)
+                self._watch(state, event)
             if since % self.period == 0:
-                self._accelerate(state, z_next, g)
-        if state.fallback.home.any():
-            home = torch.from_numpy(state.fallback.home).to(z.device)
-            z_next = torch.where(home[:, None], state.fallback.best.saved, z_next)
-        state.z, state.g, state.norms, state.evaluation = z, g, None, state.evaluation + 1
+                weights = self._weights(state, rhs, event)
+        z_next = self._next(state, z, f_z, weights)
+        if fallback.active and fallback.home.any():
+            fallback.best.fill(z_next, fallback.home)
+        self._record(state, event, weights)
+        state.last_z, state.g, state.last_g = z, state.last_g, state.g
+        state.norms, state.evaluation = None, state.evaluation + 1
         return z_next
 
-    def _remember(self, state: AndersonState, z: Tensor, g: Tensor) -> None:  # (B, n), (B, n)
+    def _remember(
+        self, state: AndersonState, z: Tensor, event: NDArray[np.int8]
+    ) -> Floats:  # (B, n), (B,) -> (B, m)
         """Store the newest difference; restart="full" leaves it alone once a window was used."""
         state.timer.lap("gram")
-        if self.restart == "full" and bool(state.spent.any()):
-            state.window.clear(state.spent)
-            state.diagnostics.mark(state.spent, Event.RESTART)
-            state.spent.zero_()
-        dz, dg = z - state.z, g - state.g
-        plain = state.fallback.plain
-        storing = torch.from_numpy(~plain).to(z.device) if plain.any() else None
-        state.window.append(dz, dg, storing, state.evaluation)
-        ratio = torch.linalg.vector_norm(dz, dim=1) / torch.linalg.vector_norm(dg, dim=1)
-        state.stretch = torch.fmax(state.stretch, ratio)  # fmax passes over 0 / 0
-
-    def _watch(self, state: AndersonState) -> None:
-        """Let samples that circle fall back to plain steps: their history is emptied."""
-        assert state.norms is not None
-        state.timer.lap("bookkeeping")
-        fallback = state.fallback
-        fallback.watch(*state.norms, state.z, state.g, self.mixing)
-        if fallback.plain.any():
-            plain = torch.from_numpy(fallback.plain).to(state.z.device)
-            state.window.clear(plain)
-            state.spent &= ~plain
-            state.diagnostics.mark(plain, Event.PLAIN)
-            fired = torch.from_numpy(fallback.fired).to(state.z.device)
-            state.diagnostics.mark(fired, Event.FALLBACK)
-
-    def _accelerate(self, state: AndersonState, z_next: Tensor, g: Tensor) -> None:
-        """In place: z_next - (dZ + mixing dG)^T gamma (B, n), and what the step saw."""
-        assert state.norms is not None
-        state.timer.lap("gram")
-        window, rhs = state.window, state.window.project(g)
-        state.timer.lap("solve")
-        ridge = self.regularization
-        if ridge is None:
-            ridge = default_regularization(g.dtype)
-        weights = self._weights(state, g, rhs, ridge)
-        state.timer.lap("mix")
-        window.subtract(z_next, weights.gamma, self.mixing)
-        state.timer.lap("bookkeeping")
-        window.valid &= weights.used
-        state.spent |= window.count >= window.size
-        diagonal = window.gram.diagonal(dim1=1, dim2=2)
-        seen = state.diagnostics = AndersonDiagnostics(
-            event=state.diagnostics.event,
-            gamma=weights.gamma,
-            projected=torch.addcmul(rhs, diagonal, weights.gamma, value=ridge),
-            squared=torch.from_numpy(state.norms[0] ** 2).to(g.device),
-            used=weights.used,
-            condition=weights.condition,
+        window, gram = state.window, state.gram
+        if self.restart == "full" and np.count_nonzero(state.spent):
+            event[state.spent] |= np.int8(Event.RESTART)
+            state.forget(state.spent)
+        row, rhs, lengths = window.append(
+            z, state.last_z, state.g, state.last_g, self.mixing, state.evaluation
         )
-        if weights.any_dropped:
-            seen.mark(weights.dropped > 0, Event.DROP)
+        storing = ~state.fallback.plain if state.fallback.active else None
+        dropped = gram.store(window.slot, row, storing, window.stored)
+        if dropped is not None:
+            event[dropped] |= np.int8(Event.DROP)
+            wild = ~(row[:, window.slot] < np.inf)
+            if wild.any():
+                window.erase(wild)
+        state.count += 1 if storing is None else storing
+        if lengths is not None:
+            ratio = lengths / np.sqrt(row[:, window.slot])
+            state.stretch = np.fmax(state.stretch, ratio)  # fmax passes over 0 / 0
+        return rhs
 
-    def _weights(self, state: AndersonState, g: Tensor, rhs: Tensor, ridge: float) -> Weights:
-        window = state.window
-        if self.least_squares == "qr":
-            return qr_weights(window.dg, g, window.valid, window.stamp, ridge)
-        return gram_weights(window.gram, rhs, window.valid, window.stamp, ridge, g.dtype)
+    def _watch(self, state: AndersonState, event: NDArray[np.int8]) -> None:
+        """Let samples that circle fall back to plain steps: their history is emptied."""
+        state.timer.lap("bookkeeping")
+        assert state.norms is not None
+        fallback, progress = state.fallback, state.progress
+        if np.count_nonzero(progress.evicted):
+            fallback.keep(progress.evicted, state.last_z, state.last_g, self.mixing)
+        fallback.watch(progress, state.norms[0])
+        if fallback.active:
+            state.forget(fallback.plain)
+            event[fallback.plain] |= np.int8(Event.PLAIN)
+            event[fallback.fired] |= np.int8(Event.FALLBACK)
 
+    def _weights(
+        self, state: AndersonState, rhs: Floats, event: NDArray[np.int8]
+    ) -> Weights:  # (B, m), (B,)
+        """Solve for the weights; a column that was dropped is gone for good."""
+        state.timer.lap("solve")
+        window, gram = state.window, state.gram
+        if self.least_squares == "gram":
+            weights = gram.solve(rhs)
+        else:
+            weights = qr_weights(window.dg, state.g, gram.used, window.stored, gram.ridge)
+            if weights.dropped is not None:
+                event[weights.dropped] |= np.int8(Event.DROP)
+                gram.keep_only(weights.used)
+        state.spent |= state.count >= window.size
+        return weights
 
-def _host(*norms: Tensor) -> Any:  # (B,) each
-    return tuple(norm.double().cpu().numpy() for norm in norms)
+    def _next(
+        self, state: AndersonState, z: Tensor, f_z: Tensor, weights: Weights | None
+    ) -> Tensor:  # (B, n), (B, n) -> (B, n)
+        state.timer.lap("mix")
+        target = state.target(z)
+        if weights is not None:
+            state.window.step(z, f_z, state.g, weights.gamma, self.mixing, out=target)
+        elif self.mixing == 1.0:
+            target.copy_(f_z)
+        else:
+            torch.add(z, state.g, alpha=self.mixing, out=target)
+        state.timer.lap("bookkeeping")
+        return target
+
+    def _record(
+        self, state: AndersonState, event: NDArray[np.int8], weights: Weights | None
+    ) -> None:
+        """What this step saw, raw: the history makes columns of it after the solve."""
+        assert state.norms is not None
+        if weights is None:
+            state.diagnostics = replace(state.plain_step, event=event)
+            return
+        state.diagnostics = AndersonDiagnostics(
+            event, weights.gamma, weights.removed, state.norms[0], weights.used, weights.pivots
+        )

@@ -12,35 +12,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from andersonn_core.kernels import Progress, Rows, measure
 from andersonn_core.results import Event
 from andersonn_core.specs import Spec
 from andersonn_core.timing import PartTimer
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 
 
 @dataclass
 class StepDiagnostics:
-    """What one step saw, per sample, kept raw; this class knows a plain step.
+    """What one step saw, per sample, kept raw on the host; this class knows a plain step.
 
     The history's columns are made from many stacked steps at once, after the solve: a dozen small
-    operations in each step would cost as much as a small map. Every field is a tensor (B, ...).
+    operations in each step would cost as much as a small map. Every field is an array (B, ...).
     """
 
-    event: Tensor  # (B,) int8 flags of Event
+    event: NDArray[np.int8]  # (B,) flags of Event
 
-    def mark(self, samples: Tensor, event: Event) -> None:  # (B,) bool
+    def mark(self, samples: Flags, event: Event) -> None:  # (B,)
         """Add a flag to the event of some samples."""
-        self.event |= samples * int(event)
+        self.event[samples] |= np.int8(event)
 
     @property
-    def depth(self) -> Tensor:  # (..., B)
+    def depth(self) -> Floats:  # (..., B)
         """How many differences the step used."""
-        return torch.zeros_like(self.event, dtype=torch.float64)
+        return np.zeros(self.event.shape)
 
-    def columns(self) -> dict[str, Tensor]:  # (..., B) each
+    def columns(self) -> dict[str, NDArray[Any]]:  # (..., B) each
         """The columns of `History`, from one step or from a stack of steps."""
-        ones = torch.ones_like(self.depth)
+        ones = np.ones(self.event.shape)
         return {
             "event": self.event,
             "depth": self.depth,
@@ -53,39 +56,64 @@ class StepDiagnostics:
     def stack(cls, steps: Sequence[Self]) -> Self:
         """Many steps as one, with a new first dimension."""
         names = [item.name for item in fields(cls)]
-        return cls(*(torch.stack([getattr(step, name) for step in steps]) for name in names))
+        return cls(*(np.array([getattr(step, name) for step in steps]) for name in names))
+
+    def spread(self, places: Counts, batch: int) -> Self:  # (A,)
+        """The record of a batch of which only the samples in `places` made this step."""
+
+        def wide(values: NDArray[Any]) -> NDArray[Any]:
+            whole = np.zeros((batch, *values.shape[1:]), values.dtype)
+            whole[places] = values
+            return whole
+
+        return type(self)(*(wide(getattr(self, item.name)) for item in fields(self)))
 
     def select(self, indices: Tensor) -> Self:  # (A,)
         """The record of some samples."""
-        return type(self)(*(getattr(self, item.name)[indices] for item in fields(self)))
-
-    def spread(self, indices: Tensor, batch: int) -> Self:  # (A,)
-        """The record of a batch of which only the samples `indices` made this step."""
-
-        def wide(values: Tensor) -> Tensor:
-            return values.new_zeros(batch, *values.shape[1:]).index_copy(0, indices, values)
-
-        return type(self)(*(wide(getattr(self, item.name)) for item in fields(self)))
+        places = indices.cpu().numpy()
+        return type(self)(*(getattr(self, item.name)[places] for item in fields(self)))
 
 
 @dataclass
 class MethodState:
     """A method's workspace; every tensor or array in it has the batch as its first dimension.
 
-    The driver knows the norms ||g|| and ||f(z)|| (B,) of the point that it hands to `step` and
-    leaves them in `norms`; a method that is stepped by hand works them out itself.
+    The driver calls `measure` before it judges; a method that is stepped by hand does it itself.
     """
 
     diagnostics: StepDiagnostics
+    g: Tensor  # (B, n) residual of the newest point
+    rows: Rows
+    progress: Progress
     timer: PartTimer = field(default_factory=PartTimer, kw_only=True)
-    norms: tuple[Floats, Floats] | None = field(default=None, kw_only=True)
+    norms: tuple[Floats, Floats] | None = field(default=None, kw_only=True)  # (B,), (B,)
+    targets: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
+
+    def measure(
+        self, z: Tensor, f_z: Tensor, running: Flags | None = None
+    ) -> tuple[Floats, Floats]:  # (B, n), (B, n), (B,) -> (B,), (B,)
+        """Store g = f(z) - z; return ||g|| and the scale max(||f(z)||, tiny)."""
+        self.norms = norm, scale = measure(self.rows, z, f_z, self.residual())
+        self.progress.add(norm / scale, running)
+        return self.norms
+
+    def residual(self) -> Tensor:  # (B, n)
+        """Where the newest residual is to be stored."""
+        return self.g
+
+    def target(self, z: Tensor) -> Tensor:  # (B, n)
+        """One of two buffers in turn: the next point may overwrite the last but one, not z."""
+        if self.targets is None:
+            self.targets = torch.empty_like(self.g), torch.empty_like(self.g)
+        self.targets = self.targets[::-1]
+        return self.targets[0]
 
     def select(self, indices: Tensor) -> Self:  # (A,)
         """The workspace of some samples."""
         chosen = {item.name: _select(getattr(self, item.name), indices) for item in fields(self)}
-        return replace(self, **chosen | {"norms": None})
+        return replace(self, **chosen | {"norms": None, "targets": None})
 
-    def amplification(self) -> Tensor | None:  # (B,)
+    def amplification(self) -> Floats | None:  # (B,)
         """The largest ||dz|| / ||dg|| seen: a lower bound of ||(I - J)^-1||; None if not known."""
         return None
 
@@ -93,19 +121,21 @@ class MethodState:
 def _select(value: Any, indices: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[indices]
+    if isinstance(value, np.ndarray):
+        return value[indices.cpu().numpy()]
     return value.select(indices) if hasattr(value, "select") else value
 
 
-def no_event(z: Tensor) -> Tensor:  # (B, n) -> (B,) int8
+def no_event(z: Tensor) -> NDArray[np.int8]:  # (B, n) -> (B,)
     """The event of a step at which nothing happened."""
-    return torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
+    return np.zeros(z.shape[0], np.int8)
 
 
 class MethodSpec(Spec):
     """The knobs of a method, which is the method: `init` makes its workspace, `step` proposes.
 
     `step` may keep no reference to `f_z`; it returns a new tensor or a buffer that the next step
-    leaves alone.
+    leaves alone (`MethodState.target`).
     """
 
     @abstractmethod

@@ -9,12 +9,22 @@ each pair dz, dg by the secant equation H dg = dz with the smallest change of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
+from andersonn_core.kernels import Progress, rows_for
+from andersonn_core.methods.base import (
+    Counts,
+    Floats,
+    MethodSpec,
+    MethodState,
+    StepDiagnostics,
+    no_event,
+)
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
 
@@ -25,18 +35,18 @@ SMALL = 1e-8  # a denominator below this fraction of ||dz^T H|| ||dg|| carries n
 class BroydenDiagnostics(StepDiagnostics):
     """What a Broyden step saw: there is no least-squares problem, so no gain and no weights."""
 
-    rank: Tensor  # (B,) int64
+    rank: Counts  # (B,)
 
     @property
-    def depth(self) -> Tensor:  # (..., B)
+    def depth(self) -> Floats:  # (..., B)
         """How many rank-one updates the step used."""
-        return self.rank.double()
+        return self.rank.astype(np.float64)
 
-    def columns(self) -> dict[str, Tensor]:  # (..., B) each
+    def columns(self) -> dict[str, NDArray[Any]]:  # (..., B) each
         """Event and depth; the rest does not exist."""
-        nothing = torch.full_like(self.depth, torch.nan)
-        rest = dict.fromkeys(("gain", "weight_norm", "condition"), nothing)
-        return {"event": self.event, "depth": self.depth} | rest
+        nothing = np.full(self.rank.shape, np.nan)
+        columns: dict[str, NDArray[Any]] = {"event": self.event, "depth": self.depth}
+        return columns | dict.fromkeys(("gain", "weight_norm", "condition"), nothing)
 
 
 @dataclass
@@ -46,8 +56,8 @@ class BroydenState(MethodState):
     u: Tensor  # (B, m, n)
     v: Tensor  # (B, m, n)
     rank: Tensor  # (B,) int64, factors in use
-    z: Tensor  # (B, n)
-    g: Tensor  # (B, n)
+    last_z: Tensor  # (B, n)
+    last_g: Tensor  # (B, n)
     started: bool = False
 
 
@@ -75,28 +85,33 @@ class Broyden(MethodSpec):
         batch, n = z.shape
         rank = torch.zeros(batch, dtype=torch.int64, device=z.device)
         return BroydenState(
-            BroydenDiagnostics(no_event(z), rank),
+            BroydenDiagnostics(no_event(z), rank.cpu().numpy()),
+            torch.empty_like(z),
+            rows_for(z),
+            Progress.of(batch),
             u=z.new_zeros(batch, self.window, n),
             v=z.new_zeros(batch, self.window, n),
             rank=rank.clone(),
-            z=torch.zeros_like(z),
-            g=torch.zeros_like(z),
+            last_z=torch.zeros_like(z),
+            last_g=torch.zeros_like(z),
         )
 
     def step(
         self, state: BroydenState, z: Tensor, f_z: Tensor
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
         """Return z - H g (B, n) with the newest secant pair taken into H."""
-        g = f_z - z
-        event = no_event(z)
+        if state.norms is None:
+            state.measure(z, f_z)
+        g, event = state.g, no_event(z)
         if state.started and self.window:
             state.timer.lap("gram")
-            self._update(state, z - state.z, g - state.g, event)
+            self._update(state, z - state.last_z, g - state.last_g, event)
         state.timer.lap("mix")
-        z_next = z - self._inverse(state.u, state.v, g)
+        z_next = torch.sub(z, self._inverse(state.u, state.v, g), out=state.target(z))
         state.timer.lap("bookkeeping")
-        state.diagnostics = BroydenDiagnostics(event, state.rank.clone())
-        state.z, state.g, state.started = z, g, True
+        state.diagnostics = BroydenDiagnostics(event, state.rank.cpu().numpy().copy())
+        state.last_z, state.g, state.last_g = z, state.last_g, g
+        state.norms, state.started = None, True
         return z_next
 
     def _inverse(
@@ -106,7 +121,7 @@ class Broyden(MethodSpec):
         weights = torch.bmm(x[:, None, :], v.mT)  # (B, 1, m)
         return torch.bmm(weights, u)[:, 0, :].sub_(x, alpha=self.mixing)
 
-    def _update(self, state: BroydenState, dz: Tensor, dg: Tensor, event: Tensor) -> None:
+    def _update(self, state: BroydenState, dz: Tensor, dg: Tensor, event: NDArray[np.int8]) -> None:
         """Append one pair per sample; a full memory is dropped first, an empty pair is refused."""
         full = state.rank >= self.window
         state.u.masked_fill_(full[:, None, None], 0.0)
@@ -122,4 +137,5 @@ class Broyden(MethodSpec):
         state.u[rows, state.rank] = torch.where(taken[:, None], column, 0.0)
         state.v[rows, state.rank] = torch.where(taken[:, None], row, 0.0)
         state.rank += taken
-        event |= (full * int(Event.RESTART) + ~taken * int(Event.REJECT)).to(event.dtype)
+        flags = full * int(Event.RESTART) + ~taken * int(Event.REJECT)
+        event |= flags.cpu().numpy().astype(event.dtype)

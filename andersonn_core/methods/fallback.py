@@ -14,14 +14,14 @@ iterate do. Two observations on the trained digits cells shape the rule:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.kernels import BestIterate
+from andersonn_core.kernels import Kept, Progress
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -29,7 +29,7 @@ Flags = NDArray[np.bool_]
 
 PATIENCE = 15  # evaluations without PROGRESS before the first fallback
 PLAIN_STEPS = 30  # least plain steps of the first fallback; both double each time
-PLAIN_LIMIT = 10  # at most so many times more, if they make no PROGRESS
+PLAIN_LIMIT = 10  # at most so many times more, if they make no progress
 BLOW_UP = 10.0  # at this growth of ||g|| plain steps are no rescue: back to the best, never again
 NEVER = 2**40  # a patience that no solve exhausts
 ROUNDING = 100  # relative residuals below so many rounding errors grow and fall by chance
@@ -40,98 +40,88 @@ GROWTH = 1.001  # each time by this factor or more: less is rounding
 
 @dataclass
 class FallbackState:
-    """Counters on the host: who makes progress, who is on plain steps, where the best is."""
+    """Counters on the host: who is on plain steps, since when, and for how long yet."""
 
-    best: BestIterate  # its values are plain steps z + mixing g from the best iterate
     rounding: float  # the rounding error of the state's type
-    reference: Floats  # (B,) the relative residual that progress is measured against
-    last: Floats  # (B,) the relative residual before
-    best_norm: Floats  # (B,) ||g|| of the best iterate
-    since: Counts  # (B,) evaluations without progress
-    growths: Counts  # (B,) growths of the residual among them
     patience: Counts  # (B,)
+    since: Counts  # (B,) the evaluation from which on progress is expected
     plain_steps: Counts  # (B,) least number of plain steps of the next fallback
-    plain_done: Counts  # (B,) plain steps of the fallback under way
+    goal: Floats  # (B,) plain steps have helped once the relative residual is below
+    norm: Floats  # (B,) ||g|| of the best iterate when the fallback began
     plain: Flags  # (B,) the current step is a plain one
     fired: Flags  # (B,) a fallback begins with the current step
     home: Flags  # (B,) the current step starts from the best iterate
+    active: bool = False  # somebody is on plain steps, or returns from them
+    best: Kept = field(default_factory=Kept)  # plain steps z + mixing g from the best iterate
 
     @classmethod
-    def like(cls, z: Tensor) -> FallbackState:  # (B, n)
-        """Fresh counters for states of this shape."""
-        batch = z.shape[0]
-
-        def numbers() -> Floats:
-            return np.full(batch, np.inf)
-
-        def counts(value: int = 0) -> Counts:
-            return np.full(batch, value, np.int64)
-
-        def flags() -> Flags:
-            return np.zeros(batch, np.bool_)
-
+    def of(cls, batch: int, rounding: float) -> FallbackState:
+        """Fresh counters."""
+        nobody = np.zeros(batch, np.bool_)
         return cls(
-            BestIterate.like(z), torch.finfo(z.dtype).eps,
-            reference=numbers(), last=numbers(), best_norm=numbers(),
-            since=counts(), growths=counts(), patience=counts(PATIENCE),
-            plain_steps=counts(PLAIN_STEPS), plain_done=counts(),
-            plain=flags(), fired=flags(), home=flags(),
+            rounding,
+            patience=np.full(batch, PATIENCE), since=np.zeros(batch, np.int64),
+            plain_steps=np.full(batch, PLAIN_STEPS),
+            goal=np.zeros(batch), norm=np.zeros(batch),
+            plain=nobody, fired=nobody, home=nobody,
         )  # fmt: skip
 
-    def watch(
-        self,
-        norm: Floats,  # (B,) ||g||
-        scale: Floats,  # (B,) ||f(z)||
-        previous_z: Tensor,  # (B, n)
-        previous_g: Tensor,  # (B, n)
-        mixing: float,
-    ) -> None:
-        """Count one evaluation; decide who takes plain steps now."""
-        with np.errstate(all="ignore"):
-            relative = norm / scale
-        self._keep_best(norm, relative, previous_z, previous_g, mixing)
-        progress = relative < PROGRESS * self.reference
-        self.home = np.zeros_like(self.home)
-        if self.plain.any():
-            self._end_plain_steps(norm, relative, progress)
-        self.reference = np.where(progress, relative, self.reference)
-        quiet = progress | self.plain
-        grew = relative > np.maximum(GROWTH * self.last, ROUNDING * self.rounding)
-        self.since = np.where(quiet, 0, self.since + 1)
-        self.growths = np.where(quiet, 0, self.growths + grew)
-        self.last = relative
-        circling = (self.since >= self.patience) & (self.growths >= GROWTHS * self.since)
-        self.fired = circling & ~self.best.newest
-        if self.fired.any():
-            self._begin_plain_steps()
+    def keep(self, samples: Flags, z: Tensor, g: Tensor, mixing: float) -> None:
+        """Copy the plain step from the best iterate z (B, n) of `samples` (B,)."""
+        places = torch.from_numpy(np.flatnonzero(samples)).to(z.device)
+        self.best.save(samples, z[places].add(g[places], alpha=mixing))
 
-    def _keep_best(
-        self, norm: Floats, relative: Floats, previous_z: Tensor, previous_g: Tensor, mixing: float
-    ) -> None:
-        evicted = self.best.update(relative, np.ones_like(self.fired))
-        if evicted.any():
-            places = torch.from_numpy(np.flatnonzero(evicted)).to(previous_z.device)
-            self.best.save(places, previous_z[places].add(previous_g[places], alpha=mixing))
-        self.best_norm = np.where(self.best.newest, norm, self.best_norm)
+    def watch(self, progress: Progress, norm: Floats) -> None:  # (B,) ||g||
+        """Decide who takes plain steps now."""
+        now = len(progress.best) - 1
+        if self.active:
+            self.fired = np.zeros_like(self.fired)
+            self._end_plain_steps(progress, norm, now)
+        stuck = progress.stuck(PROGRESS, PATIENCE)
+        if stuck is not None:
+            fired = self._circling(progress, stuck & ~self.plain, now)
+            if fired.any():
+                self._begin_plain_steps(fired, progress, norm, now)
 
-    def _begin_plain_steps(self) -> None:
+    def _circling(self, progress: Progress, stuck: Flags, now: int) -> Flags:  # (B,) -> (B,)
+        """Who made no progress within its patience, while its residual grew again and again."""
+        circling = np.zeros_like(stuck)
+        for patience in np.unique(self.patience[stuck]):
+            here = stuck & (self.patience == patience) & (now - self.since >= patience)
+            long_stuck = progress.stuck(PROGRESS, int(patience))
+            if long_stuck is None:
+                continue
+            places = np.flatnonzero(here & long_stuck & ~progress.newest)
+            seen = np.array([row[places] for row in progress.scores[-1 - int(patience) :]])
+            grew = seen[1:] > np.maximum(GROWTH * seen[:-1], ROUNDING * self.rounding)
+            circling[places] = grew.sum(0) >= GROWTHS * patience
+        return circling
+
+    def _begin_plain_steps(
+        self, fired: Flags, progress: Progress, norm: Floats, now: int
+    ) -> None:  # (B,), (B,)
         """Samples that circle take plain steps; next time they are twice as patient and as long."""
-        self.home = self.home | self.fired
-        self.plain = self.plain | self.fired
-        doubling = np.where(self.fired, 2, 1)
+        self.active, self.fired = True, fired
+        self.home, self.plain = self.home | fired, self.plain | fired
+        doubling = np.where(fired, 2, 1)
         self.plain_steps, self.patience = self.plain_steps * doubling, self.patience * doubling
-        for counter in (self.plain_done, self.since, self.growths):
-            counter[self.fired] = 0
+        best = progress.best[-1]
+        self.since = np.where(fired, now, self.since)
+        self.goal = np.where(fired, best, self.goal)
+        # About the norm at the best iterate: ||f(z)|| hardly changes while a sample circles.
+        self.norm = np.where(fired, norm * best / progress.scores[-1], self.norm)
 
-    def _end_plain_steps(self, norm: Floats, relative: Floats, progress: Flags) -> None:
-        """Plain steps end with progress, after many of them, or when they blow up."""
-        self.plain_done = self.plain_done + self.plain
+    def _end_plain_steps(self, progress: Progress, norm: Floats, now: int) -> None:  # (B,)
+        """Plain steps end when they have helped, after many of them, or when they blow up."""
+        done = now - self.since
         steps = self.plain_steps // 2  # they were doubled when the fallback began
-        enough = (self.plain_done >= steps) & (progress | (relative < self.reference))
-        self.home = self.plain & (norm > BLOW_UP * self.best_norm)
+        enough = (done >= steps) & (progress.scores[-1] < self.goal)
+        self.home = self.plain & (norm > BLOW_UP * self.norm)
         self.patience = np.where(self.home, NEVER, self.patience)
-        ended = enough | self.home | (self.plain_done >= PLAIN_LIMIT * steps)
+        ended = self.plain & (enough | self.home | (done >= PLAIN_LIMIT * steps))
+        self.since = np.where(ended, now, self.since)
         self.plain = self.plain & ~ended
+        self.active = bool(self.plain.any() or self.home.any())
 
     def select(self, indices: Tensor) -> FallbackState:  # (A,)
         """The counters of some samples."""

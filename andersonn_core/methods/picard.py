@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from andersonn_core.kernels import Progress, rows_for
 from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
 from andersonn_core.specs import knob
 
@@ -23,12 +24,15 @@ class Picard(MethodSpec):
     )  # fmt: skip
 
     def init(self, z: Tensor) -> MethodState:  # (B, n)
-        """No workspace beyond the record of plain steps."""
-        return MethodState(StepDiagnostics(no_event(z)))
+        """No workspace beyond one residual."""
+        plain = StepDiagnostics(no_event(z))
+        return MethodState(plain, torch.empty_like(z), rows_for(z), Progress.of(len(z)))
 
     def step(
         self, state: MethodState, z: Tensor, f_z: Tensor
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
         """Return z + mixing (f(z) - z), (B, n)."""
         state.timer.lap("mix")
-        return f_z.clone() if self.mixing == 1.0 else torch.lerp(z, f_z, self.mixing)
+        if self.mixing == 1.0:
+            return state.target(z).copy_(f_z)
+        return torch.lerp(z, f_z, self.mixing, out=state.target(z))
