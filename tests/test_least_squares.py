@@ -288,9 +288,9 @@ def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n,
                                  for k in kept], dim=1)  # fmt: skip
             slots = [(k - 1) % 4 for k in kept]
             np.testing.assert_allclose(row[0, slots], exact[0].numpy(), rtol=1e-10, atol=1e-9)
-        torch.testing.assert_close(window.dg[:, (now - 1) % 4], g - last_g)
-        torch.testing.assert_close(window.du[:, (now - 1) % 4], z - last_z + mixing * (g - last_g))
-        expected = torch.linalg.vecdot(window.dg, g[:, None, :])
+        torch.testing.assert_close(window.dg[(now - 1) % 4], g - last_g)
+        torch.testing.assert_close(window.du[(now - 1) % 4], z - last_z + mixing * (g - last_g))
+        expected = torch.linalg.vecdot(window.dg, g).T
         shown = np.arange(4) < window.depth[:, None]
         np.testing.assert_allclose(rhs[shown], expected.numpy()[shown], rtol=1e-10, atol=1e-9)
         assert (lengths is None) == bool((now - 1) % 4)
@@ -309,7 +309,7 @@ def test_a_step_subtracts_the_weighted_differences_from_the_plain_step(n, mixing
     gamma[:, 3] = 0.0
     out = torch.empty_like(z)
     window.step(z, z + g, g, gamma.numpy(), mixing, out)
-    expected = z + mixing * g - (gamma[:, None, :] @ window.du)[:, 0]
+    expected = z + mixing * g - (gamma[:, None, :] @ window.du.transpose(0, 1))[:, 0]
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -321,7 +321,7 @@ def test_a_selected_window_holds_the_columns_of_its_samples():
     indices = torch.tensor([3, 1])
     chosen = window.select(indices)
     for name in ("du", "dg"):
-        assert torch.equal(getattr(chosen, name), getattr(window, name)[indices])
+        assert torch.equal(getattr(chosen, name), getattr(window, name)[:, indices])
     assert chosen.slot == window.slot and chosen.stored.tolist() == window.stored.tolist()
 
 

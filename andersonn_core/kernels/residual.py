@@ -17,10 +17,9 @@ def measure(
     """Write f(z) - z into g; return ||g|| and max(||f(z)||, tiny), float64 on the host."""
     start, value, residual = map(rows.view, (z, f_z, g))
     norms = np.empty((2, len(z)))
-    for part in rows.parts:
-        rows.subtract(value[part], start[part], out=residual[part])
-        rows.norms(residual[part], out=norms[0, part])
-        rows.norms(value[part], out=norms[1, part])
+    rows.subtract(value, start, out=residual)
+    norms[0], norms[1] = rows.squares(residual), rows.squares(value)
+    np.sqrt(norms, out=norms)
     low, high = rows.limits
     if not (norms.min() > low and norms.max() < high):  # NaN fails, too
         _rescue(norms[0], g, low, high)

@@ -1,8 +1,8 @@
 """Row-wise arithmetic on (b, n) states: NumPy for short rows on the CPU, torch for all others.
 
 On short rows the cost is the calls, not the numbers: NumPy's takes about a third of torch's. On
-long ones torch follows the user's number of threads, and samples are handled one at a time, so that
-what a step reads twice is still in the cache and each sample costs only the columns that it uses.
+long ones torch follows the user's number of threads. Smaller pieces that stay in the cache between
+two calls were tried: they cost more in calls than they saved.
 """
 
 from __future__ import annotations
@@ -18,16 +18,12 @@ Floats = NDArray[np.float64]
 Array = Any  # NDArray or Tensor, whichever the rows work on
 
 LONG = 8192  # elements of a sample from which a call's cost no longer matters
-TOGETHER = 2**18  # elements that are handled at once: a few such arrays fit the cache
 
 
 class Rows(Protocol):
     """What the kernels need; arrays come from `view`, small results go to the host."""
 
-    parts: list[slice]  # the samples that are handled together
     limits: tuple[float, float]  # norms outside of these under- or overflow when squared
-    trims_inner: bool  # an inner product does not depend on how many columns there are beside it
-    trims_combine: bool  # one sample at a time: columns that it does not use can be left out
 
     def view(self, values: Tensor) -> Array:
         """The same memory as these rows' arrays."""
@@ -41,33 +37,24 @@ class Rows(Protocol):
         """Out += weight values."""
         ...
 
-    def norms(self, values: Array, out: Floats) -> None:  # (b, n), (b,)
-        """||values||_2 of each row."""
+    def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
+        """||values||_2^2 of each row."""
         ...
 
-    def inner(self, columns: Array, values: Array, out: Floats) -> None:  # (b, k, n), (b, n)
-        """The inner products (b, k) of each column with its row of values."""
+    def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
+        """The inner products of each column with its row of values."""
         ...
 
-    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (b, k, n)
+    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
         """Out = sum_j weights_j columns_j, (b, n)."""
-        ...
-
-    def select(self, indices: Tensor) -> Rows:  # (A,)
-        """The arithmetic for some samples."""
         ...
 
 
 class ShortRows:
-    """NumPy on the CPU tensors' memory; as many samples at once as fit the cache."""
+    """NumPy on the CPU tensors' memory."""
 
-    trims_inner = True
-    trims_combine = False
-
-    def __init__(self, batch: int, n: int, limits: tuple[float, float]) -> None:
-        step = max(1, TOGETHER // max(n, 1))
-        self.parts = [slice(first, first + step) for first in range(0, batch, step)]
-        self.n, self.limits = n, limits
+    def __init__(self, limits: tuple[float, float]) -> None:
+        self.limits = limits
 
     def view(self, values: Tensor) -> Array:
         """NumPy's array of a CPU tensor."""
@@ -81,30 +68,25 @@ class ShortRows:
         """Out += weight values."""
         np.add(out, values if weight == 1.0 else weight * values, out=out)
 
-    def norms(self, values: Array, out: Floats) -> None:  # (b, n), (b,)
+    def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
         """By BLAS's inner product, row by row."""
-        np.sqrt(np.vecdot(values, values), out=out, dtype=np.float64)
+        products: Floats = np.vecdot(values, values)
+        return products
 
-    def inner(self, columns: Array, values: Array, out: Floats) -> None:  # (b, k, n), (b, n)
+    def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
         """One inner product a column: none depends on how many there are."""
-        out[...] = np.vecdot(columns, values[:, None, :])
+        products: Floats = np.vecdot(columns, values).T
+        return products
 
-    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (b, k, n)
+    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
         """One product of a vector with a matrix a sample."""
-        np.vecmat(weights.astype(columns.dtype), columns, out=out)
-
-    def select(self, indices: Tensor) -> ShortRows:  # (A,)
-        """The arithmetic for some samples."""
-        return ShortRows(len(indices), self.n, self.limits)
+        np.vecmat(weights.astype(columns.dtype), columns.transpose(1, 0, 2), out=out)
 
 
 class LongRows:
-    """torch, one sample at a time on the CPU, all at once elsewhere."""
+    """torch, on any device."""
 
-    def __init__(self, batch: int, singly: bool, limits: tuple[float, float]) -> None:
-        singles = [slice(sample, sample + 1) for sample in range(batch)]
-        self.parts = singles if singly else [slice(None)]
-        self.trims_inner = self.trims_combine = self.singly = singly
+    def __init__(self, limits: tuple[float, float]) -> None:
         self.limits = limits
 
     def view(self, values: Tensor) -> Array:
@@ -119,41 +101,34 @@ class LongRows:
         """Out += weight values."""
         out.add_(values, alpha=weight)
 
-    def norms(self, values: Array, out: Floats) -> None:  # (b, n), (b,)
-        """By torch, whose sums are more exact than an inner product's."""
-        out[...] = _host(torch.linalg.vector_norm(values, dim=1))
+    def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
+        """By torch's norm, whose sums are more exact than an inner product's."""
+        return _host(torch.linalg.vector_norm(values, dim=1)) ** 2
 
-    def inner(self, columns: Array, values: Array, out: Floats) -> None:  # (b, k, n), (b, n)
+    def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
         """(k, n) times (n,), or in the orientation of the batched product that is at memory speed.
 
         The other one was measured 4 to 11 times slower.
         """
         if len(values) == 1:
-            out[...] = _host(torch.mv(columns[0], values[0]))
-        else:
-            out[...] = _host(torch.bmm(values[:, None, :], columns.mT)[:, 0, :])
+            return _host(torch.mv(columns[:, 0], values[0])[None])
+        return _host(torch.bmm(values[:, None, :], columns.permute(1, 2, 0))[:, 0, :])
 
-    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (b, k, n)
-        """Out = sum_j weights_j columns_j."""
+    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
+        """One product of a vector with a matrix a sample."""
         factors = torch.from_numpy(weights).to(columns)
         if len(out) == 1:
-            torch.mv(columns[0].T, factors[0], out=out[0])
+            torch.mv(columns[:, 0].T, factors[0], out=out[0])
         else:
-            torch.bmm(factors[:, None, :], columns, out=out[:, None, :])
-
-    def select(self, indices: Tensor) -> LongRows:  # (A,)
-        """The arithmetic for some samples."""
-        return LongRows(len(indices), self.singly, self.limits)
+            torch.bmm(factors[:, None, :], columns.transpose(0, 1), out=out[:, None, :])
 
 
 def rows_for(values: Tensor) -> Rows:  # (B, n)
     """The arithmetic that is fastest for states of this shape and device."""
-    batch, n = values.shape
     info = torch.finfo(values.dtype)
     limits = 1e3 * info.tiny**0.5, 1e-3 * info.max**0.5
-    if values.device.type != "cpu":
-        return LongRows(batch, False, limits)
-    return ShortRows(batch, n, limits) if n < LONG else LongRows(batch, True, limits)
+    short = values.device.type == "cpu" and values.shape[1] < LONG
+    return ShortRows(limits) if short else LongRows(limits)
 
 
 def _host(values: Tensor) -> Floats:

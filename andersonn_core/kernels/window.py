@@ -24,8 +24,8 @@ class DifferenceWindow:
     """Up to m differences of each sample."""
 
     rows: Rows
-    du: Tensor  # (B, m, n)
-    dg: Tensor  # (B, m, n)
+    du: Tensor  # (m, B, n)
+    dg: Tensor  # (m, B, n)
     stored: Counts  # (m,) the evaluation at which each slot was filled, -1 before
     depth: Counts  # (B,) slots from this one on hold nothing that counts
     slot: int = -1  # filled last
@@ -40,8 +40,8 @@ class DifferenceWindow:
         # Zeros, since the columns that do not count are multiplied by 0.
         return cls(
             rows=rows,
-            du=z.new_zeros(batch, size, n),
-            dg=z.new_zeros(batch, size, n),
+            du=z.new_zeros(size, batch, n),
+            dg=z.new_zeros(size, batch, n),
             stored=np.full(size, -1),
             depth=np.zeros(batch, np.int64),
         )
@@ -49,7 +49,7 @@ class DifferenceWindow:
     @property
     def size(self) -> int:
         """m, the number of slots."""
-        return self.du.shape[1]
+        return len(self.du)
 
     def clear(self, samples: Flags | slice) -> None:  # (B,)
         """Nothing that these samples have stored counts any more."""
@@ -62,27 +62,24 @@ class DifferenceWindow:
         self.slot = slot = (self.slot + 1) % self.size
         self.stored[slot] = now
         np.maximum(self.depth, slot + 1, out=self.depth)
-        rows, all_du, all_dg = self.rows, self._du, self._dg
+        rows, du, dg = self.rows, self._du[slot], self._dg[slot]
         new, before, g_new, g_before = map(rows.view, (z, last_z, g, last_g))
+        rows.subtract(g_new, g_before, out=dg)
+        rows.subtract(new, before, out=du)
+        lengths = None if slot else np.sqrt(rows.squares(du))
+        rows.add_scaled(du, dg, mixing)
         gram, rhs = np.zeros((2, len(z), self.size))
-        lengths = None if slot else np.empty(len(z))
-        for part in rows.parts:
-            used = int(self.depth[part].max()) if rows.trims_inner else self.size
-            du, dg, columns = all_du[part, slot], all_dg[part, slot], all_dg[part, :used]
-            rows.subtract(g_new[part], g_before[part], out=dg)
-            rows.subtract(new[part], before[part], out=du)
-            if lengths is not None:
-                rows.norms(du, out=lengths[part])
-            rows.add_scaled(du, dg, mixing)
-            rows.inner(columns, dg, out=gram[part, :used])
-            rows.inner(columns, g_new[part], out=rhs[part, :used])
+        for run, used in self._runs():
+            columns = self._dg[:used, run]
+            gram[run, :used] = rows.inner(columns, dg[run])
+            rhs[run, :used] = rows.inner(columns, g_new[run])
         return gram, rhs, lengths
 
     def erase(self, samples: Flags) -> None:  # (B,)
         """Make the newest differences of these samples zero: not finite, they would spread."""
         places = torch.from_numpy(np.flatnonzero(samples)).to(self.du.device)
-        self.du[places, self.slot] = 0.0
-        self.dg[places, self.slot] = 0.0
+        self.du[self.slot, places] = 0.0
+        self.dg[self.slot, places] = 0.0
 
     def step(
         self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, mixing: float, out: Tensor
@@ -90,24 +87,31 @@ class DifferenceWindow:
         """Out = z + mixing g - dU^T gamma."""
         # The correction is summed up before it meets the iterate: adding it there in pieces would
         # round in the size of z each time (Poisson 128x128, float32: never 1e-6, against 236).
-        rows, columns, target = self.rows, self._du, self.rows.view(out)
-        for part in rows.parts:
-            # Otherwise all slots are read: a sample's sums must not depend on its neighbours.
-            used = int(self.depth[part].max()) if rows.trims_combine else self.size
-            rows.combine(gamma[part, :used], columns[part, :used], out=target[part])
+        rows, target = self.rows, self.rows.view(out)
+        for run, used in self._runs():
+            rows.combine(gamma[run, :used], self._du[:used, run], out=target[run])
         if mixing == 1.0:
             rows.subtract(rows.view(f_z), target, out=target)
         else:
             rows.subtract(rows.view(z), target, out=target)
             rows.add_scaled(target, rows.view(g), mixing)
 
+    def _runs(self) -> list[tuple[slice, int]]:
+        """Neighbours that use equally many slots: a sample's sums depend on its own number only."""
+        depth = self.depth
+        used = int(depth[0])
+        if np.count_nonzero(depth == used) == len(depth):
+            return [(slice(None), used)]
+        ends = [0, *(np.flatnonzero(np.diff(depth)) + 1), len(depth)]
+        return [(slice(a, b), int(depth[a])) for a, b in zip(ends, ends[1:], strict=False)]
+
     def select(self, indices: Tensor) -> DifferenceWindow:  # (A,)
         """The window of some samples."""
         places: NDArray[np.int64] = indices.cpu().numpy()
         return DifferenceWindow(
-            self.rows.select(indices),
-            self.du[indices],
-            self.dg[indices],
+            self.rows,
+            self.du[:, indices],
+            self.dg[:, indices],
             self.stored.copy(),
             self.depth[places],
             self.slot,

@@ -233,7 +233,8 @@ class Anderson(MethodSpec):
         if self.least_squares == "gram":
             weights = gram.solve(rhs)
         else:
-            weights = qr_weights(window.dg, state.g, gram.used, window.stored, gram.ridge)
+            columns = window.dg.transpose(0, 1)  # (B, m, n)
+            weights = qr_weights(columns, state.g, gram.used, window.stored, gram.ridge)
             if weights.dropped is not None:
                 event[weights.dropped] |= np.int8(Event.DROP)
                 gram.keep_only(weights.used)
