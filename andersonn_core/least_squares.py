@@ -78,7 +78,7 @@ class ScaledGram:
         lost = self.used & ~used
         samples: Flags = np.logical_or.reduce(lost, axis=1)
         self._drop(lost)
-        self._factor(samples, np.arange(lost.shape[1]))
+        self.factor(samples, np.arange(lost.shape[1]))
 
     def store(
         self, slot: int, row: Floats, samples: Flags | None, stored: Counts
@@ -112,7 +112,7 @@ class ScaledGram:
         self.matrix[:, slot, slot] = corner
         failed = self._border(slot, column, corner, good) | anew
         if np.count_nonzero(failed):
-            dropped = self._factor(failed, stored)
+            dropped = self.factor(failed, stored)
             if dropped.any():
                 lost = dropped if lost is None else lost | dropped
         return lost
@@ -140,7 +140,7 @@ class ScaledGram:
         failed: Flags = good & ~fine
         return failed
 
-    def _factor(self, samples: Flags, stored: Counts) -> Flags:  # (B,), (m,) -> (B,)
+    def factor(self, samples: Flags, stored: Counts) -> Flags:  # (B,), (m,) -> (B,)
         """T anew by Cholesky; drops the oldest columns until there is one. Who lost a column."""
         dropped = np.zeros_like(samples)
         places, least = np.flatnonzero(samples), self.precision**0.5
@@ -190,6 +190,78 @@ class ScaledGram:
             self.ridge,
             self.precision,
         )
+
+
+@dataclass
+class ResidualGram:
+    """The inner products G G^T of stored residuals, for weights that sum to one.
+
+    With the newest residual g and the others g_j, min || g - sum_j gamma_j (g - g_j) || has the
+    Gram matrix <g, g> - <g, g_i> - <g, g_j> + <g_i, g_j>, made anew in every step.
+    """
+
+    products: Floats  # (B, m + 1, m + 1)
+    used: Flags  # (B, m + 1)
+    ridge: float
+    precision: float
+
+    @classmethod
+    def of(cls, batch: int, size: int, ridge: float, precision: float) -> ResidualGram:
+        """No residuals yet."""
+        used = np.zeros((batch, size), np.bool_)
+        return cls(np.zeros((batch, size, size)), used, ridge, precision)
+
+    def forget(self, samples: Flags | slice) -> None:  # (B,)
+        """Use none of these samples' residuals any more."""
+        self.used[samples] = False
+
+    def keep_only(self, used: Flags) -> None:  # (B, m + 1)
+        """Forget single residuals."""
+        self.used &= used
+
+    def store(
+        self, slot: int, row: Floats, samples: Flags | None, stored: Counts
+    ) -> Flags | None:  # (B, m + 1), (B,), (m + 1,) -> (B,)
+        """Take the inner products of the residual in `slot` with all stored ones, for `samples`.
+
+        Returns whose residual is not finite: it is not used.
+        """
+        good = row[:, slot] < np.inf  # False for NaN
+        if np.count_nonzero(good) < len(good):
+            row = np.where(good[:, None], row, 0.0)
+        self.products[:, slot] = self.products[:, :, slot] = row
+        self.used[:, slot] = good if samples is None else good & samples
+        lost = ~good if samples is None else ~good & samples
+        return lost if lost.any() else None
+
+    def solve(self, slot: int, stored: Counts) -> Weights:  # (m + 1,)
+        """Weights alpha_j = gamma_j and, for the newest in `slot`, 1 - sum_j gamma_j.
+
+        `used` and `pivots` are those of the differences: the newest has none.
+        """
+        line = self.products[:, slot]
+        rhs = line[:, slot, None] - line
+        matrix = rhs[:, :, None] - line[:, None, :] + self.products
+        square = matrix.diagonal(axis1=1, axis2=2)
+        used = self.used & (square > 0) & self.used[:, slot, None]
+        used[:, slot] = False
+        scale = np.where(used, 1 / np.sqrt(np.where(used, square, 1.0)), 0.0)
+        matrix = matrix * scale[:, :, None] * scale[:, None, :]
+        slots = np.arange(len(stored))
+        matrix[:, slots, slots] = 1.0 + self.ridge * used
+        scaled = ScaledGram(
+            matrix, np.zeros_like(matrix), scale, np.ones_like(scale), self.ridge, self.precision
+        )
+        dropped = scaled.factor(np.ones(len(line), np.bool_), stored)
+        weights = scaled.solve(rhs)
+        weights.gamma[:, slot] = 1 - weights.gamma.sum(1)
+        weights.dropped = dropped if dropped.any() else None
+        return weights
+
+    def select(self, indices: Tensor) -> ResidualGram:  # (A,)
+        """The problems of some samples."""
+        places = indices.cpu().numpy()
+        return ResidualGram(self.products[places], self.used[places], self.ridge, self.precision)
 
 
 def condition(pivots: Floats) -> Floats:  # (..., m) -> (...)

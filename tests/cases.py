@@ -45,7 +45,13 @@ SMALL: dict[str, ProblemSpec] = {
 }
 assert list(SMALL) == list(PROBLEMS)
 
-METHODS_TO_RUN = [Picard(), Anderson(), Anderson(least_squares="qr", restart="never"), Broyden()]
+METHODS_TO_RUN = [
+    Picard(),
+    Anderson(),
+    Anderson(least_squares="qr", restart="never"),
+    Anderson(least_squares="residuals"),
+    Broyden(),
+]
 every_method = pytest.mark.parametrize(
     "method", METHODS_TO_RUN, ids=[f"{method.name}{k}" for k, method in enumerate(METHODS_TO_RUN)]
 )

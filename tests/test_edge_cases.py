@@ -28,7 +28,7 @@ from andersonn_core import Anderson, Event, Picard, Status, solve
 from andersonn_core.problems import Rotation
 
 
-@pytest.mark.parametrize("least_squares", ["gram", "qr"])
+@pytest.mark.parametrize("least_squares", ["gram", "qr", "residuals"])
 @pytest.mark.parametrize("restart", ["full", "never"])
 @pytest.mark.parametrize("window", [0, 1, 2, 10, 11, 100])
 @pytest.mark.parametrize("max_iter", [1, 2, 3])

@@ -157,7 +157,7 @@ def test_9_a_solve_that_never_improves_returns_its_start(method):
     assert torch.equal(result.relative_residual, result.history.relative_residual[0])
 
 
-@pytest.mark.parametrize("least_squares", ["gram", "qr"])
+@pytest.mark.parametrize("least_squares", ["gram", "qr", "residuals"])
 def test_9_a_sample_with_a_singular_least_squares_problem_does_not_kill_the_batch(least_squares):
     # sample 0 moves by the same step for ever, so that all its residual differences are zero
     case = contraction(batch=3)
@@ -195,7 +195,7 @@ def test_9_a_solver_can_be_used_again_after_a_failure():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("least_squares", ["gram", "qr"])
+@pytest.mark.parametrize("least_squares", ["gram", "qr", "residuals"])
 @pytest.mark.parametrize("ridge", [None, 1e-3])
 def test_14_everything_stays_on_the_map_s_device(least_squares, ridge):
     method = Anderson(least_squares=least_squares, regularization=ridge)

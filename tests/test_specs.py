@@ -190,7 +190,7 @@ def test_switches_take_only_true_or_false(value):
 def test_a_misspelled_choice_is_refused_with_the_closest_one():
     message = refusal(Anderson, restart="ful")
     assert message.endswith("it must be one of full, never. Did you mean 'full'?")
-    assert "one of gram, qr" in refusal(Anderson, least_squares="cholesky")
+    assert "one of gram, qr, residuals" in refusal(Anderson, least_squares="cholesky")
     refusal(Anderson, restart=True)
 
 

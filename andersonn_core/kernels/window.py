@@ -9,6 +9,7 @@ business.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class DifferenceWindow:
     stored: Counts  # (m,) the evaluation at which each slot was filled, -1 before
     depth: Counts  # (B,) slots from this one on hold nothing that counts
     slot: int = -1  # filled last
+    nothing: ClassVar[int] = 0  # differences in an empty ring
 
     def __post_init__(self) -> None:
         self._du, self._dg = self.rows.view(self.du), self.rows.view(self.dg)

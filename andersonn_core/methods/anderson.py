@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.kernels import DifferenceWindow, Progress, rows_for
+from andersonn_core.kernels import DifferenceWindow, Progress, ResidualWindow, rows_for
 from andersonn_core.least_squares import (
+    ResidualGram,
     ScaledGram,
     Weights,
     condition,
@@ -73,11 +74,11 @@ class AndersonDiagnostics(StepDiagnostics):
 class AndersonState(MethodState):
     """The window, the previous point, and the fallback's counters."""
 
-    window: DifferenceWindow
-    gram: ScaledGram
+    window: DifferenceWindow | ResidualWindow
+    gram: ScaledGram | ResidualGram
     last_z: Tensor  # (B, n) previous iterate
     last_g: Tensor  # (B, n) its residual
-    count: NDArray[np.int64]  # (B,) differences stored since the last restart
+    count: NDArray[np.int64]  # (B,) differences stored since the last restart; -1: no residual yet
     spent: Flags  # (B,) the full window has been used once
     stretch: Floats  # (B,) largest ||dz|| / ||dg||
     fallback: FallbackState
@@ -88,13 +89,30 @@ class AndersonState(MethodState):
         """The largest ||dz|| / ||dg|| seen."""
         return self.stretch
 
+    def residual(self) -> Tensor:  # (B, n)
+        """The ring's own slot, if it holds residuals."""
+        if isinstance(self.window, ResidualWindow):
+            self.g = self.window.next_residual()
+        return self.g
+
     def forget(self, samples: Flags) -> None:  # (B,)
         """Empty the history of some samples."""
         chosen = slice(None) if np.count_nonzero(samples) == len(samples) else samples
         self.window.clear(chosen)
         self.gram.forget(chosen)
-        self.count[chosen] = 0
+        self.count[chosen] = self.window.nothing
         self.spent = self.spent & ~samples
+
+    def restart(self) -> None:
+        """Empty the histories that have been used in full; a residual needs the one before."""
+        samples = self.spent
+        if isinstance(self.window, DifferenceWindow):
+            return self.forget(samples)
+        others = samples[:, None] & (np.arange(self.window.size) != self.window.slot)
+        self.gram.keep_only(self.gram.used & ~others)
+        self.count[samples] = 0
+        self.spent = self.spent & ~samples
+        return None
 
 
 class Anderson(MethodSpec):
@@ -125,8 +143,11 @@ class Anderson(MethodSpec):
     delay: int = knob(
         0, "Plain steps before the history starts.", minimum=0, maximum=10_000, typical=(0, 20)
     )
-    least_squares: Literal["gram", "qr"] = knob(
-        "gram", "gram: scaled Gram matrix, float64 solve; qr: orthogonal factorization, slower."
+    least_squares: Literal["gram", "qr", "residuals"] = knob(
+        "gram",
+        "gram: scaled Gram matrix, float64 solve; qr: orthogonal factorization, slower; residuals: "
+        "Gram matrix of the residuals instead of their differences, least memory traffic, for "
+        "large and well-conditioned cells.",
     )
     fallback: bool = knob(
         True,
@@ -144,23 +165,26 @@ class Anderson(MethodSpec):
         ridge = self.regularization
         if ridge is None:
             ridge = default_regularization(z.dtype)
-        nothing, one = np.zeros((batch, size)), np.ones((batch, size))
+        ring = self.least_squares == "residuals" and size > 0
+        window = (ResidualWindow if ring else DifferenceWindow).like(z, size, rows)
+        nothing, one = np.zeros((batch, window.size)), np.ones((batch, window.size))
         plain_step = AndersonDiagnostics(
             no_event(z), nothing, np.zeros(batch), np.ones(batch), nothing > 0, one
         )
+        g = z.new_empty(0 if ring else 2, batch, n)
         return AndersonState(
             plain_step,
-            torch.empty_like(z),
+            window.next_residual() if isinstance(window, ResidualWindow) else g[0],
             rows,
             Progress.of(batch),
             plain_step=plain_step,
-            window=DifferenceWindow.like(z, size, rows),
-            gram=ScaledGram.of(batch, size, ridge, precision),
+            window=window,
+            gram=(ResidualGram if ring else ScaledGram).of(batch, window.size, ridge, precision),
             last_z=z,
-            last_g=torch.empty_like(z),
-            count=np.zeros(batch, np.int64),
+            last_g=z if ring else g[1],
+            count=np.full(batch, window.nothing),
             spent=np.zeros(batch, np.bool_),
-            stretch=np.zeros(batch),
+            stretch=np.full(batch, np.nan if ring else 0.0),
             fallback=FallbackState.of(batch, precision),
         )
 
@@ -172,8 +196,8 @@ class Anderson(MethodSpec):
         event, fallback = no_event(z), state.fallback
         since = state.evaluation - self.delay  # evaluations since the history started
         weights = None
-        if state.window.size and since > 0:
-            rhs = self._remember(state, z, event)
+        if state.window.size and since > state.window.nothing:
+            rhs = self._remember(state, z, f_z, event)
             if self.fallback:
                 self._watch(state, event)
             if since % self.period == 0:
@@ -187,17 +211,21 @@ class Anderson(MethodSpec):
         return z_next
 
     def _remember(
-        self, state: AndersonState, z: Tensor, event: NDArray[np.int8]
-    ) -> Floats:  # (B, n), (B,) -> (B, m)
+        self, state: AndersonState, z: Tensor, f_z: Tensor, event: NDArray[np.int8]
+    ) -> Floats:  # (B, n), (B, n), (B,) -> (B, m)
         """Store the newest difference; restart="full" leaves it alone once a window was used."""
         state.timer.lap("gram")
         window, gram = state.window, state.gram
         if self.restart == "full" and np.count_nonzero(state.spent):
             event[state.spent] |= np.int8(Event.RESTART)
-            state.forget(state.spent)
-        row, rhs, lengths = window.append(
-            z, state.last_z, state.g, state.last_g, self.mixing, state.evaluation
-        )
+            state.restart()
+        if isinstance(window, DifferenceWindow):
+            row, rhs, lengths = window.append(
+                z, state.last_z, state.g, state.last_g, self.mixing, state.evaluation
+            )
+        else:
+            row = window.append(z, f_z, self.mixing, state.evaluation)
+            rhs, lengths = row, None
         storing = ~state.fallback.plain if state.fallback.active else None
         dropped = gram.store(window.slot, row, storing, window.stored)
         if dropped is not None:
@@ -228,17 +256,22 @@ class Anderson(MethodSpec):
         self, state: AndersonState, rhs: Floats, event: NDArray[np.int8]
     ) -> Weights:  # (B, m), (B,)
         """Solve for the weights; a column that was dropped is gone for good."""
+        assert state.norms is not None
         state.timer.lap("solve")
         window, gram = state.window, state.gram
-        if self.least_squares == "gram":
+        if isinstance(gram, ResidualGram):
+            weights = gram.solve(window.slot, window.stored)
+        elif self.least_squares == "gram" or isinstance(window, ResidualWindow):
             weights = gram.solve(rhs)
         else:
             columns = window.dg.transpose(0, 1)  # (B, m, n)
             weights = qr_weights(columns, state.g, gram.used, window.stored, gram.ridge)
-            if weights.dropped is not None:
-                event[weights.dropped] |= np.int8(Event.DROP)
-                gram.keep_only(weights.used)
-        state.spent |= state.count >= window.size
+        if weights.dropped is not None:
+            event[weights.dropped] |= np.int8(Event.DROP)
+            kept = weights.used.copy()
+            kept[:, window.slot] |= isinstance(gram, ResidualGram)
+            gram.keep_only(kept)
+        state.spent |= state.count >= window.size + window.nothing
         return weights
 
     def _next(
@@ -246,8 +279,11 @@ class Anderson(MethodSpec):
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
         state.timer.lap("mix")
         target = state.target(z)
-        if weights is not None:
-            state.window.step(z, f_z, state.g, weights.gamma, self.mixing, out=target)
+        window = state.window
+        if weights is not None and isinstance(window, DifferenceWindow):
+            window.step(z, f_z, state.g, weights.gamma, self.mixing, out=target)
+        elif weights is not None and isinstance(window, ResidualWindow):
+            window.step(weights.gamma, out=target)
         elif self.mixing == 1.0:
             target.copy_(f_z)
         else:
@@ -263,6 +299,7 @@ class Anderson(MethodSpec):
         if weights is None:
             state.diagnostics = replace(state.plain_step, event=event)
             return
+        gamma = weights.gamma * weights.used  # not the newest residual's, which is no difference's
         state.diagnostics = AndersonDiagnostics(
-            event, weights.gamma, weights.removed, state.norms[0], weights.used, weights.pivots
+            event, gamma, weights.removed, state.norms[0], weights.used, weights.pivots
         )

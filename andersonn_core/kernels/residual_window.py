@@ -1,0 +1,79 @@
+"""A ring of residuals and plain steps themselves, for weights that sum to one.
+
+With p_j = z_j + mixing g_j the step is sum_j alpha_j p_j, sum_j alpha_j = 1: the same as with
+differences in exact arithmetic, a third less memory traffic, and nothing is stored twice. The price
+is cancellation: inner products of residuals lose the digits in which the residuals agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from andersonn_core.kernels.progress import Counts, Flags
+from andersonn_core.kernels.rows import Floats, Rows
+
+
+@dataclass
+class ResidualWindow:
+    """The newest m + 1 residuals of each sample."""
+
+    rows: Rows
+    p: Tensor  # (m + 1, B, n)
+    g: Tensor  # (m + 1, B, n)
+    stored: Counts  # (m + 1,) the evaluation at which each slot was filled, -1 before
+    slot: int = -1  # filled last
+    nothing: ClassVar[int] = -1  # differences in an empty ring: the first residual makes none
+
+    def __post_init__(self) -> None:
+        self._p, self._g = self.rows.view(self.p), self.rows.view(self.g)
+
+    @classmethod
+    def like(cls, z: Tensor, size: int, rows: Rows) -> ResidualWindow:  # (B, n)
+        """An empty window of `size` differences for states of this shape."""
+        # Zeros, since the columns that do not count are multiplied by 0.
+        ring = z.new_zeros(2, size + 1, *z.shape)
+        return cls(rows, ring[0], ring[1], np.full(size + 1, -1))
+
+    @property
+    def size(self) -> int:
+        """The number of slots, m + 1."""
+        return len(self.p)
+
+    def next_residual(self) -> Tensor:  # (B, n)
+        """Where the newest residual goes before it is appended."""
+        return self.g[(self.slot + 1) % self.size]
+
+    def append(self, z: Tensor, f_z: Tensor, mixing: float, now: int) -> Floats:  # (B, n) -> (B, m)
+        """Take the newest residual, which lies in its slot; its inner products with all."""
+        self.slot = slot = (self.slot + 1) % self.size
+        self.stored[slot] = now
+        rows = self.rows
+        if mixing == 1.0:
+            self.p[slot].copy_(f_z)
+        else:
+            self.p[slot].copy_(z)
+            rows.add_scaled(self._p[slot], self._g[slot], mixing)
+        return np.asarray(rows.inner(self._g, self._g[slot]), dtype=np.float64)
+
+    def clear(self, samples: Flags | slice) -> None:  # (B,)
+        """All slots are read always: nothing to do."""
+
+    def erase(self, samples: Flags) -> None:  # (B,)
+        """Make the newest residuals of these samples zero: not finite, they would spread."""
+        places = torch.from_numpy(np.flatnonzero(samples)).to(self.p.device)
+        self.p[self.slot, places] = 0.0
+        self.g[self.slot, places] = 0.0
+
+    def step(self, alpha: Floats, out: Tensor) -> None:  # (B, m + 1), (B, n)
+        """Out = sum_j alpha_j p_j."""
+        self.rows.combine(alpha, self._p, self.rows.view(out))
+
+    def select(self, indices: Tensor) -> ResidualWindow:  # (A,)
+        """The window of some samples."""
+        p, g = self.p[:, indices], self.g[:, indices]
+        return ResidualWindow(self.rows, p, g, self.stored.copy(), self.slot)
