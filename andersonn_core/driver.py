@@ -80,6 +80,7 @@ class Driver:
         should_stop: Callable[[], bool] | None,
     ) -> None:
         self.layout = StateLayout.of(z0, knobs.batch_dims)
+        self.working = self.layout.working_dtype
         _check_memory(self.layout, method)
         self.f, self.method, self.knobs, self.card = f, method, knobs, card
         self.on_step, self.should_stop = on_step, should_stop
@@ -115,19 +116,17 @@ class Driver:
     def _iterate(self) -> None:
         """Evaluate, judge, step, until no sample runs."""
         running = self.referee.running(self.rows)
-        while running.any():
+        while np.count_nonzero(running):
             if self.should_stop is not None and self.should_stop():
                 self._stop_all(Status.CANCELLED)
                 return
             start = self.clock.mark()
             f_z = self._evaluate()
             middle = self.clock.mark()
-            residual, scale = self._judge(f_z, running)
+            residual = self._judge(f_z, running)
             going_on = self.referee.running(self.rows)
             z_next = self._propose(f_z, going_on) if np.count_nonzero(going_on) else None
-            self.recorder.add(
-                self.rows, residual, scale, running, running, going_on, self.state.diagnostics
-            )
+            self.recorder.add(self.rows, self.state, residual, running, running, going_on)
             self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
             self._emit()
             running = going_on
@@ -141,13 +140,17 @@ class Driver:
         f_z = self.map(self.z)
         self.num_evals += 1
         self.previous, self.evaluated = self.evaluated, self.z
-        return f_z.to(self.layout.working_dtype)
+        return self._widened(f_z)
 
-    def _judge(self, f_z: Tensor, running: Flags) -> tuple[Floats, Floats]:  # (A, n), (A,)
-        """Residuals and scales (A,); keeps the best iterate, gives statuses."""
+    def _widened(self, values: Tensor) -> Tensor:  # (A, n)
+        """In the working dtype."""
+        return values if values.dtype is self.working else values.to(self.working)
+
+    def _judge(self, f_z: Tensor, running: Flags) -> Floats:  # (A, n), (A,) -> (A,)
+        """The residuals' norms; keeps the best iterate, gives statuses."""
         everyone = np.count_nonzero(running) == len(running)
         residual, scale = self.state.measure(
-            self.z.to(f_z.dtype), f_z, None if everyone else running
+            self._widened(self.z), f_z, None if everyone else running
         )
         progress = self.state.progress
         self._keep_best()
@@ -162,7 +165,7 @@ class Driver:
         )
         if np.count_nonzero(met):
             progress.settle(running & met)
-        return residual, scale
+        return residual
 
     def _keep_best(self) -> None:
         evicted = self.state.progress.evicted
@@ -171,7 +174,9 @@ class Driver:
 
     def _propose(self, f_z: Tensor, going_on: Flags) -> Tensor:  # (A, n), (A,) -> (A, n)
         """The next iterates; samples that stopped do not move again."""
-        z_next = self.method.step(self.state, self.z.to(f_z.dtype), f_z).to(self.z.dtype)
+        z_next = self.method.step(self.state, self._widened(self.z), f_z)
+        if z_next.dtype is not self.z.dtype:
+            z_next = z_next.to(self.z.dtype)
         event = self.state.diagnostics.event
         if np.count_nonzero(event):
             self.referee.excuse(self.rows, event, self.num_evals)
@@ -220,23 +225,21 @@ class Driver:
         start = self.clock.mark()
         f_z = self._evaluate()
         middle = self.clock.mark()
-        residual, scale = self.state.measure(self.z.to(f_z.dtype), f_z)
+        residual, scale = self.state.measure(self._widened(self.z), f_z)
         everyone = np.ones(self.layout.batch, np.bool_)
         lost = (referee.status == Status.CONVERGED) & ~referee.met(residual, scale)
         again = RUNNING if self.num_evals < self.knobs.max_iter else Status.MAX_ITER
         referee.status[lost] = again
         nobody = ~everyone
-        self.recorder.add(
-            EVERYONE, residual, scale, everyone, nobody, nobody, self.state.diagnostics
-        )
+        self.recorder.add(EVERYONE, self.state, residual, everyone, nobody, nobody)
         self.recorder.time((start, middle, self.clock.mark()), PartTimer())
         self._emit()
         return again == RUNNING and bool(lost.any())
 
     def _fresh_state(self) -> MethodState:
-        state = self.method.init(self.z.to(self.layout.working_dtype))
+        state = self.method.init(self._widened(self.z))
         state.timer = PartTimer(self.clock if self.knobs.profile else None)
-        if self.z.dtype == self.layout.working_dtype:
+        if self.z.dtype is self.working:
             state.targets = self.z, torch.empty_like(self.z)  # the start's memory is used again
         return state
 

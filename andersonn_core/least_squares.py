@@ -176,7 +176,9 @@ class ScaledGram:
         """The weights gamma = D y with A y = D dG g: y = T^T (T D dG g)."""
         ahead = np.matvec(self.inverse, rhs * self.scale)
         y = np.vecmat(ahead, self.inverse)
-        removed = np.vecdot(ahead, ahead) + self.ridge * np.vecdot(y, y)
+        removed = np.vecdot(ahead, ahead)
+        if self.ridge:
+            removed += self.ridge * np.vecdot(y, y)
         return Weights(y * self.scale, removed, self.used, self.pivots.copy(), None)
 
     def select(self, indices: Tensor) -> ScaledGram:  # (A,)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.methods import StepDiagnostics
+from andersonn_core.methods import MethodState, StepDiagnostics
 from andersonn_core.referee import Flags, Floats, Rows
 from andersonn_core.results import History
 from andersonn_core.timing import Clock, PartTimer
@@ -35,19 +35,25 @@ class Recorder:
     def add(
         self,
         rows: Rows,
+        state: MethodState,
         residual: Floats,
-        scale: Floats,
         shown: Flags,
         running: Flags,
         stepping: Flags,
-        diagnostics: StepDiagnostics,
     ) -> None:
         """One evaluation: norms of the rows (A,), whose to show, who ran before, who goes on."""
-        self.residual.append(self._spread(rows, residual, shown, np.nan))
-        self.relative.append(self._spread(rows, residual / scale, shown, np.nan))
-        self.running.append(self._spread(rows, running, running, False))
-        self.stepping.append(self._spread(rows, stepping, stepping, False))
-        self.diagnostics.append(self._whole(rows, diagnostics))
+        relative, diagnostics = state.progress.scores[-1], state.diagnostics
+        if not isinstance(rows, slice) or np.count_nonzero(shown) < len(shown):
+            residual = self._spread(rows, residual, shown, np.nan)
+            relative = self._spread(rows, relative, shown, np.nan)
+            running = self._spread(rows, running, running, False)
+            stepping = self._spread(rows, stepping, stepping, False)
+            diagnostics = self._whole(rows, diagnostics)
+        self.residual.append(residual)
+        self.relative.append(relative)
+        self.running.append(running)
+        self.stepping.append(stepping)
+        self.diagnostics.append(diagnostics)
 
     def time(self, marks: tuple[Any, Any, Any], timer: PartTimer) -> None:
         """The clock marks around the map and the step of the newest row."""
@@ -56,8 +62,7 @@ class Recorder:
         self.wall.append(time.perf_counter() - self.started)
 
     def _spread(self, rows: Rows, values: Any, shown: Flags, hidden: Any) -> Any:  # (A,) -> (B,)
-        everyone = np.count_nonzero(shown) == len(shown)
-        masked = values if everyone else np.where(shown, values, hidden)
+        masked = np.where(shown, values, hidden)
         if isinstance(rows, slice):
             return masked
         full = np.full(self.batch, hidden, dtype=masked.dtype)

@@ -45,8 +45,11 @@ class Referee:
 
     def met(self, residual: Floats, scale: Floats) -> Flags:
         """The stop test ||g|| <= atol + rtol ||f(z)||, False for what is not finite."""
-        flags: Flags = (residual <= self.atol + self.rtol * scale) & (scale < np.inf)
-        return flags
+        bound = self.rtol * scale
+        if self.atol:
+            bound += self.atol
+        flags: Flags = residual <= bound
+        return flags & (scale < np.inf) if np.count_nonzero(flags) else flags
 
     def judge(
         self,
