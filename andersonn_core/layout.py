@@ -130,7 +130,7 @@ class StateLayout:
 
         def on_rows(rows: Tensor) -> Tensor:
             """Evaluate f on rows and check what it returned."""
-            version, shape = _version(rows), (len(rows), *inner)
+            version, shape = _version(rows), (rows.shape[0], *inner)
             value = f(rows if flat else rows.view(shape))
             _check_version(rows, version)
             if not (
@@ -139,7 +139,7 @@ class StateLayout:
                 and value.dtype == dtype
                 and value.device == device
             ):
-                self.check_value(value, len(rows))  # raises
+                self.check_value(value, rows.shape[0])  # raises
             plain = flat and value.is_contiguous() and not value.requires_grad
             rows_of_value: Tensor = value if plain else self.pack(value)
             return rows_of_value

@@ -142,7 +142,8 @@ def test_make_lists_its_targets_and_names_an_unknown_build_of_torch():
     if not shutil.which("make"):
         pytest.skip("needs make")
     listing = run("make", cwd=ROOT)
-    for target in "lab test notebooks bench bench-page bench-counts gpu-record lint clean help".split():
+    targets = "lab test notebooks bench bench-page bench-counts gpu-record lint clean help"
+    for target in targets.split():
         assert re.search(rf"^make {target} +\w", listing, re.M), target
     command = [sys.executable, "setup_env.py", "--torch", "gpu", "lab"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -16,7 +16,7 @@ def measure(
 ) -> tuple[Floats, Floats]:  # (B, n) each -> (B,), (B,)
     """Write f(z) - z into g; return ||g|| and max(||f(z)||, tiny), float64 on the host."""
     start, value, residual = map(rows.view, (z, f_z, g))
-    norms = np.empty((2, len(z)))
+    norms = np.empty((2, z.shape[0]))
     rows.subtract(value, start, out=residual)
     norms[0], norms[1] = rows.squares(residual), rows.squares(value)
     np.sqrt(norms, out=norms)

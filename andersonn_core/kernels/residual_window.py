@@ -42,7 +42,7 @@ class ResidualWindow:
     @property
     def size(self) -> int:
         """The number of slots, m + 1."""
-        return len(self.p)
+        return self.stored.size
 
     def next_residual(self) -> Tensor:  # (B, n)
         """Where the newest residual goes before it is appended."""

@@ -34,6 +34,7 @@ class DifferenceWindow:
 
     def __post_init__(self) -> None:
         self._du, self._dg = self.rows.view(self.du), self.rows.view(self.dg)
+        self._runs: list[tuple[slice, int]] = []
 
     @classmethod
     def like(cls, z: Tensor, size: int, rows: Rows) -> DifferenceWindow:  # (B, n)
@@ -51,7 +52,7 @@ class DifferenceWindow:
     @property
     def size(self) -> int:
         """m, the number of slots."""
-        return len(self.du)
+        return self.stored.size
 
     def clear(self, samples: Flags | slice) -> None:  # (B,)
         """Nothing that these samples have stored counts any more."""
@@ -70,8 +71,9 @@ class DifferenceWindow:
         rows.subtract(new, before, out=du)
         lengths = None if slot else np.sqrt(rows.squares(du))
         rows.add_scaled(du, dg, mixing)
-        gram, rhs = np.zeros((2, len(z), self.size))
-        for run, used in self._runs():
+        gram, rhs = np.zeros((2, self.depth.size, self.size))
+        self._runs = self._equal_depths()
+        for run, used in self._runs:
             columns = self._dg[:used, run]
             gram[run, :used] = rows.inner(columns, dg[run])
             rhs[run, :used] = rows.inner(columns, g_new[run])
@@ -90,7 +92,7 @@ class DifferenceWindow:
         # The correction is summed up before it meets the iterate: adding it there in pieces would
         # round in the size of z each time (Poisson 128x128, float32: never 1e-6, against 236).
         rows, target = self.rows, self.rows.view(out)
-        for run, used in self._runs():
+        for run, used in self._runs:  # who has forgotten since then has no weights
             rows.combine(gamma[run, :used], self._du[:used, run], out=target[run])
         if mixing == 1.0:
             rows.subtract(rows.view(f_z), target, out=target)
@@ -98,7 +100,7 @@ class DifferenceWindow:
             rows.subtract(rows.view(z), target, out=target)
             rows.add_scaled(target, rows.view(g), mixing)
 
-    def _runs(self) -> list[tuple[slice, int]]:
+    def _equal_depths(self) -> list[tuple[slice, int]]:
         """Neighbours that use equally many slots: a sample's sums depend on its own number only."""
         depth = self.depth
         used = int(depth[0])
