@@ -129,6 +129,7 @@ class Driver:
             self.recorder.add(self.rows, self.state, residual, running, running, going_on)
             self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
             self._emit()
+            del f_z  # before the map makes another
             running = going_on
             if z_next is not None:
                 self.z = z_next
