@@ -156,7 +156,7 @@ def test_a_notebook_cell_shows_a_frame_around_a_page_that_the_kernel_serves_unti
     assert done.stdout.strip() == "200 True", done.stdout + done.stderr
 
 
-def test_it_can_be_served(page: "Page", own_app: str):
+def test_it_can_be_served(own_app: str, page: "Page"):  # the page closes before its server stops
     page.goto(own_app)
     page.locator(".lab-answer p").filter(has_text="4 samples").wait_for(timeout=40_000)
     assert page.get_by_label("window m", exact=True).is_visible()
