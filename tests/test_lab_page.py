@@ -202,7 +202,7 @@ def test_a_run_that_goes_on_keeps_its_curve():
 
 
 class Ticks:
-    """A clock that advances by a millisecond whenever it is read: times that owe nothing to luck."""
+    """A clock that advances by a millisecond whenever it is read: no luck in it."""
 
     name = "ticks"
 
