@@ -201,8 +201,6 @@ class Driver:
         able = self.layout.batch_dims == 1 and hasattr(self.f, "select")
         if not (self.knobs.compact and few and able) or self.confirmed_from:
             return going_on
-        if isinstance(self.rows, slice):
-            self.answer = self.answer.clone()  # its memory is one of the method's buffers
         self._store_answers()
         keep = np.flatnonzero(going_on)
         self.rows = keep if isinstance(self.rows, slice) else self.rows[keep]

@@ -110,5 +110,4 @@ class Pump:
                 return
         emitted = self._emit()
         with self._lock:
-            share = INTERVAL * self._shares.count(self, now) if emitted else 0.0
-            self._next = late + share if emitted else before
+            self._next = late + INTERVAL * self._shares.count(self, now) if emitted else before

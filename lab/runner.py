@@ -209,8 +209,7 @@ class Runner:
                     starting.append(job)
                 self._jobs[method] = job
             dropped = [job for job in old.values() if job not in self._jobs.values()]
-            shown = (name for name, job in self._jobs.items() if job.sent or job.reported)
-            self._kept = tuple(shown)
+            self._kept = tuple(name for name, job in self._jobs.items() if job.sent or job.reported)
             for job in dropped:
                 job.stop()
         for job in starting:

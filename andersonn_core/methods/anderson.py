@@ -80,13 +80,13 @@ class AndersonState(MethodState):
     last_g: Tensor  # (B, n) its residual
     count: NDArray[np.int64]  # (B,) differences stored since the last restart; -1: no residual yet
     spent: Flags  # (B,) the full window has been used once
-    stretch: Floats  # (B,) largest ||dz|| / ||dg||
+    stretch: Floats  # (B,) largest ||dz|| / ||dg|| of the differences in slot 0; NaN: not known
     fallback: FallbackState
     plain_step: AndersonDiagnostics
     evaluation: int = 0
 
     def amplification(self) -> Floats:  # (B,)
-        """The largest ||dz|| / ||dg|| seen."""
+        """The largest ||dz|| / ||dg|| seen: in every m-th step, which is when it is measured."""
         return self.stretch
 
     def residual(self) -> Tensor:  # (B, n)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from andersonn_core.kernels import Progress, Rows, measure
-from andersonn_core.results import Event
 from andersonn_core.specs import Spec
 from andersonn_core.timing import PartTimer
 
@@ -31,10 +30,6 @@ class StepDiagnostics:
     """
 
     event: NDArray[np.int8]  # (B,) flags of Event
-
-    def mark(self, samples: Flags, event: Event) -> None:  # (B,)
-        """Add a flag to the event of some samples."""
-        self.event[samples] |= np.int8(event)
 
     @property
     def depth(self) -> Floats:  # (..., B)
