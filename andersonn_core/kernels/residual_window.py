@@ -1,8 +1,8 @@
 """A ring of residuals and plain steps themselves, for weights that sum to one.
 
 With p_j = z_j + mixing g_j the step is sum_j alpha_j p_j, sum_j alpha_j = 1: the same as with
-differences in exact arithmetic, with less memory traffic: m + 1 residuals are read once for the
-inner products, m + 1 plain steps once for the step, nothing is subtracted. The price is cancellation: inner products of residuals lose the digits in which the residuals agree.
+differences in exact arithmetic, with less memory traffic, since nothing is subtracted. The price is
+cancellation: inner products of residuals lose the digits in which the residuals agree.
 """
 
 from __future__ import annotations
