@@ -14,8 +14,6 @@ from typing import Any
 from lab.later import call_later
 
 INTERVAL = 1 / 28  # seconds; with one borrowed interval at most 30 in any second
-
-
 SHARED_FOR = 0.5  # seconds after an update for which a page counts
 
 
@@ -72,11 +70,11 @@ class Pump:
             now = self._clock()
             early = INTERVAL if self._urgent else 0.0
             wait = max(self._next - early - now, 0.0 if self._urgent else hold)
-            self._pending = wait <= 0
-            timed = not self._pending and now + wait < self._rings
+            at_once = self._pending = wait <= 0
+            timed = not at_once and now + wait < self._rings
             if timed:
                 self._rings = now + wait
-        if self._pending:
+        if at_once:
             self._go()
         elif timed:
             self._later(wait, self._ring)

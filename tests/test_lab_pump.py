@@ -1,6 +1,7 @@
 """How often a page is updated: rates, urgency, shares; on a clock of the test's own."""
 
 import random
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -139,3 +140,30 @@ def test_an_idle_pump_emits_nothing():
     made.run()
     made.advance(5.0)
     assert len(made.emitted) == 1
+
+
+class Interrupted:
+    """A lock after whose first release another thread gets its turn."""
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        self.lock, self.others = threading.RLock(), [other]
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        if self.others:
+            self.others.pop()()
+
+
+def test_a_request_that_overtakes_another_does_not_lose_its_timer():
+    made = Simulation()
+    made.pump.request()
+    made.run()
+    made.pump._lock = Interrupted(lambda: made.pump.request(urgent=True))
+    made.pump.request()
+    made.run()
+    made.pump.request()
+    made.advance(3 * INTERVAL)
+    assert made.emitted[:2] == [0.0, 0.0] and len(made.emitted) == 3
