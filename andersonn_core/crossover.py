@@ -23,17 +23,11 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from andersonn_core.arrays import Floats
 from andersonn_core.comparable import paired
 from andersonn_core.methods import METHODS, Anderson
 from andersonn_core.results import SolveResult, Status
-from andersonn_core.staircase import (
-    Crossing,
-    Floats,
-    Staircase,
-    cross,
-    levels_of,
-    loosest_converged,
-)
+from andersonn_core.staircase import Crossing, Staircase, cross, levels_of, loosest_converged
 from andersonn_core.words import interval_text, jsonable, ratio_text, residual_text, seconds_text
 
 Kind = Literal["at", "from the start", "only the challenger converges", "none", "not resolved"]

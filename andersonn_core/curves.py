@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
+from andersonn_core.arrays import Floats
 from andersonn_core.results import Event, SolveResult, Status
-
-Floats = NDArray[np.float64]
 
 # The value that this fraction of the samples does not exceed.
 BANDS = {"p10": 0.1, "median": 0.5, "p90": 0.9, "worst": 1.0}

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from andersonn_core.arrays import Flags, Floats
 from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits
 from andersonn_core.methods import MethodSpec, MethodState
 from andersonn_core.recorder import Recorder
-from andersonn_core.referee import RUNNING, Flags, Floats, Referee, Rows
+from andersonn_core.referee import RUNNING, Referee, Rows
 from andersonn_core.results import Event, History, SolveResult, Status
 from andersonn_core.runcard import RunCard
 from andersonn_core.specs import Spec, knob
@@ -171,7 +172,7 @@ class Driver:
     def _keep_best(self) -> None:
         evicted = self.state.progress.evicted
         if np.count_nonzero(evicted):
-            self.best.save(evicted, self.previous[self._on_device(np.flatnonzero(evicted))])
+            self.best.save(evicted, self.previous)
 
     def _propose(self, f_z: Tensor, going_on: Flags) -> Tensor:  # (A, n), (A,) -> (A, n)
         """The next iterates; samples that stopped do not move again."""

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Counts = NDArray[np.int64]
+from andersonn_core.arrays import Counts, Flags, Floats
 
 
 @dataclass
@@ -72,6 +69,10 @@ class ScaledGram:
         self.matrix[samples] = np.eye(self.matrix.shape[1])
         self.inverse[samples] = self.scale[samples] = 0.0
         self.pivots[samples] = 1.0
+
+    def restart(self, samples: Flags | slice) -> None:  # (B,)
+        """Keep what the next difference needs: no column."""
+        self.forget(samples)
 
     def keep_only(self, used: Flags) -> None:  # (B, m)
         """Forget single columns."""
@@ -204,22 +205,32 @@ class ResidualGram:
 
     products: Floats  # (B, m + 1, m + 1)
     used: Flags  # (B, m + 1)
+    stored: Counts  # (m + 1,) larger is newer
     ridge: float
     precision: float
+    slot: int = 0  # of the newest residual
 
     @classmethod
     def of(cls, batch: int, size: int, ridge: float, precision: float) -> ResidualGram:
         """No residuals yet."""
-        used = np.zeros((batch, size), np.bool_)
-        return cls(np.zeros((batch, size, size)), used, ridge, precision)
+        used, stored = np.zeros((batch, size), np.bool_), np.full(size, -1)
+        return cls(np.zeros((batch, size, size)), used, stored, ridge, precision)
 
     def forget(self, samples: Flags | slice) -> None:  # (B,)
         """Use none of these samples' residuals any more."""
         self.used[samples] = False
 
+    def restart(self, samples: Flags | slice) -> None:  # (B,)
+        """Keep what the next difference needs: the newest residual."""
+        newest = self.used[samples, self.slot].copy()
+        self.used[samples] = False
+        self.used[samples, self.slot] = newest
+
     def keep_only(self, used: Flags) -> None:  # (B, m + 1)
-        """Forget single residuals."""
+        """Forget single differences: all but the newest residual are one."""
+        newest = self.used[:, self.slot].copy()
         self.used &= used
+        self.used[:, self.slot] = newest
 
     def store(
         self, slot: int, row: Floats, samples: Flags | None, stored: Counts
@@ -228,6 +239,7 @@ class ResidualGram:
 
         Returns whose residual is not finite: it is not used.
         """
+        self.slot, self.stored = slot, stored
         good = row[:, slot] < np.inf  # False for NaN
         if np.count_nonzero(good) < len(good):
             row = np.where(good[:, None], row, 0.0)
@@ -236,12 +248,13 @@ class ResidualGram:
         lost = ~good if samples is None else ~good & samples
         return lost if lost.any() else None
 
-    def solve(self, slot: int, stored: Counts) -> Weights:  # (m + 1,)
-        """Weights alpha_j = gamma_j and, for the newest in `slot`, 1 - sum_j gamma_j.
+    def solve(self, rhs: Floats) -> Weights:  # (B, m + 1)
+        """Weights alpha_j = gamma_j and, for the newest residual, 1 - sum_j gamma_j.
 
         `used` and `pivots` are those of the differences: the newest has none.
         """
-        line = self.products[:, slot]
+        slot = self.slot
+        line = np.where(self.used[:, slot, None], rhs, 0.0)  # a sum may be NaN where it is not
         rhs = line[:, slot, None] - line
         matrix = rhs[:, :, None] - line[:, None, :] + self.products
         square = matrix.diagonal(axis1=1, axis2=2)
@@ -249,12 +262,12 @@ class ResidualGram:
         used[:, slot] = False
         scale = np.where(used, 1 / np.sqrt(np.where(used, square, 1.0)), 0.0)
         matrix = matrix * scale[:, :, None] * scale[:, None, :]
-        slots = np.arange(len(stored))
+        slots = np.arange(len(self.stored))
         matrix[:, slots, slots] = 1.0 + self.ridge * used
         scaled = ScaledGram(
             matrix, np.zeros_like(matrix), scale, np.ones_like(scale), self.ridge, self.precision
         )
-        dropped = scaled.factor(np.ones(len(line), np.bool_), stored)
+        dropped = scaled.factor(np.ones(len(line), np.bool_), self.stored)
         weights = scaled.solve(rhs)
         weights.gamma[:, slot] = 1 - weights.gamma.sum(1)
         weights.dropped = dropped if dropped.any() else None
@@ -263,7 +276,8 @@ class ResidualGram:
     def select(self, indices: Tensor) -> ResidualGram:  # (A,)
         """The problems of some samples."""
         places = indices.cpu().numpy()
-        return ResidualGram(self.products[places], self.used[places], self.ridge, self.precision)
+        taken = self.products[places], self.used[places]
+        return ResidualGram(*taken, self.stored, self.ridge, self.precision, self.slot)
 
 
 def condition(pivots: Floats) -> Floats:  # (..., m) -> (...)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from andersonn_core.arrays import Flags, Floats
 from andersonn_core.methods import MethodState, StepDiagnostics
-from andersonn_core.referee import Flags, Floats, Rows
+from andersonn_core.referee import Rows
 from andersonn_core.results import History
 from andersonn_core.timing import Clock, PartTimer
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import Progress
 from andersonn_core.results import Event, Status
 
@@ -18,9 +18,7 @@ RUNNING = -1  # not a Status: no result ever holds it
 DIVERGENCE = 1e6  # a residual this many times the first means divergence
 STALL = 0.99  # the best residual must shrink to this fraction within max(50, 5 window) evaluations
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Rows = slice | NDArray[np.int64]  # which samples of the batch are evaluated
+Rows = slice | Counts  # which samples of the batch are evaluated
 
 
 class Referee:
@@ -98,7 +96,7 @@ class Referee:
         verdict[met] = Status.CONVERGED
         self.status[rows] = np.where(self.running(rows), verdict, self.status[rows])
 
-    def excuse(self, rows: Rows, event: NDArray[np.int8], evaluation: int) -> None:  # (A,)
+    def excuse(self, rows: Rows, event: Events, evaluation: int) -> None:  # (A,)
         """Let the stall test wait while a sample is on plain steps, which bound themselves.
 
         Each fallback doubles its patience, as it doubles the method's own.

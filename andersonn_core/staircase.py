@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from andersonn_core.arrays import Flags, Floats
 from andersonn_core.results import SolveResult
-
-Floats = NDArray[np.float64]
 
 SAME = 1e-3  # levels of the first, common evaluations differ by rounding only
 
@@ -46,7 +45,7 @@ class Crossing:
     positions: Floats  # (C,) NaN unless "at"
     residuals: Floats  # (C,) the level that the other holds there
     ceiling: Floats  # (C,) the level of the last evaluation that both have in common
-    led: NDArray[np.bool_]  # (C,) the challenger was ahead at some time
+    led: Flags  # (C,) the challenger was ahead at some time
 
 
 def levels_of(result: SolveResult, target: float, fraction: float) -> tuple[Floats, Floats]:

@@ -19,7 +19,8 @@ CORE = ROOT / "andersonn_core"
 # A module may import those above it or to its left. A new module takes its place here and in the
 # README's map of the repository.
 ORDER = """
-    specs results runcard words layout memory least_squares timing cost_model cells data weights
+    arrays specs results runcard words layout memory least_squares timing cost_model
+    cells data weights
     kernels methods problems
     referee recorder driver solve
     staircase comparable crossover curves polynomial deq optimizers

@@ -266,20 +266,20 @@ def test_a_column_that_overwrites_another_gives_what_a_fresh_factor_gives():
 # the ring of differences
 
 
-def window_of(batch, n, size, dtype=torch.float64):
+def window_of(batch, n, size, mixing=1.0, dtype=torch.float64):
     z = torch.zeros(batch, n, dtype=dtype)
-    return DifferenceWindow.like(z, size, rows_for(z))
+    return DifferenceWindow.like(z, size, mixing, rows_for(z))
 
 
 @pytest.mark.parametrize("n", [7, 9000])  # short rows and long ones
 @pytest.mark.parametrize("mixing", [1.0, 0.5])
 def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n, mixing):
     generator = torch.Generator().manual_seed(0)
-    window = window_of(3, n, 4)
+    window = window_of(3, n, 4, mixing)
     points = torch.randn(12, 2, 3, n, generator=generator, dtype=torch.float64)
     for now in range(1, 12):
         (last_z, last_g), (z, g) = points[now - 1], points[now]
-        row, rhs, lengths = window.append(z, last_z, g, last_g, mixing, now)
+        row, rhs, lengths = window.append(z, z + g, g, last_z, last_g, now)
         if now == 6:
             window.clear(np.array([False, True, False]))
         else:
@@ -301,23 +301,23 @@ def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n,
 @pytest.mark.parametrize("mixing", [1.0, 0.5])
 def test_a_step_subtracts_the_weighted_differences_from_the_plain_step(n, mixing):
     generator = torch.Generator().manual_seed(0)
-    window = window_of(3, n, 4)
+    window = window_of(3, n, 4, mixing)
     for now in range(1, 4):  # a slot stays empty
         z, last_z, g, last_g = torch.randn(4, 3, n, generator=generator, dtype=torch.float64)
-        window.append(z, last_z, g, last_g, mixing, now)
+        window.append(z, z + g, g, last_z, last_g, now)
     gamma = torch.randn(3, 4, generator=generator, dtype=torch.float64)
     gamma[:, 3] = 0.0
     out = torch.empty_like(z)
-    window.step(z, z + g, g, gamma.numpy(), mixing, out)
+    window.step(z, z + g, g, gamma.numpy(), out)
     expected = z + mixing * g - (gamma[:, None, :] @ window.du.transpose(0, 1))[:, 0]
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_selected_window_holds_the_columns_of_its_samples():
     generator = torch.Generator().manual_seed(0)
-    window = window_of(4, 5, 2, torch.float32)
+    window = window_of(4, 5, 2, dtype=torch.float32)
     for now in range(3):
-        window.append(*torch.randn(4, 4, 5, generator=generator), 1.0, now)
+        window.append(*torch.randn(5, 4, 5, generator=generator), now)
     indices = torch.tensor([3, 1])
     chosen = window.select(indices)
     for name in ("du", "dg"):
@@ -338,7 +338,7 @@ def test_the_best_iterate_is_copied_only_when_a_worse_one_follows():
         progress.add(np.array(score))
         copies.append(progress.evicted.tolist())
         if progress.evicted.any():
-            kept.save(progress.evicted, previous[torch.from_numpy(progress.evicted)])
+            kept.save(progress.evicted, previous)
         assert (kept.values is None) == (k < 1)
         previous = current
     assert copies == [[False, False], [False, True], [False, False], [True, False], [False, False]]

@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Counts = NDArray[np.int64]
+from andersonn_core.arrays import Flags, Floats
 
 
 @dataclass
@@ -77,11 +74,15 @@ class Kept:
 
     values: Tensor | None = None  # (B, n)
 
-    def save(self, samples: Flags, values: Tensor) -> None:  # (B,), (A, n)
-        """Copy these values of `samples`."""
+    def save(
+        self, samples: Flags, values: Tensor, more: Tensor | None = None, weight: float = 0.0
+    ) -> None:  # (B,), (B, n), (B, n)
+        """Copy `values`, or values + weight more, of `samples`."""
         if self.values is None:
-            self.values = values.new_zeros(len(samples), values.shape[1])
-        self.values[_places(samples, values)] = values
+            self.values = torch.zeros_like(values)
+        places = _places(samples, values)
+        taken = values[places]
+        self.values[places] = taken if more is None else taken.add_(more[places], alpha=weight)
 
     def fill(self, target: Tensor, samples: Flags) -> None:  # (B, n), (B,)
         """In place: the saved values of `samples` instead of the target's."""

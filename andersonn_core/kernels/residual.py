@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.kernels.rows import Floats, Rows
+from andersonn_core.arrays import Floats
+from andersonn_core.kernels.rows import Rows
 
 
 def measure(

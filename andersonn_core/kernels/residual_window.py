@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.kernels.progress import Counts, Flags
-from andersonn_core.kernels.rows import Floats, Rows
+from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.kernels.rows import Rows
 
 
 @dataclass
@@ -23,6 +23,7 @@ class ResidualWindow:
     """The newest m + 1 residuals of each sample."""
 
     rows: Rows
+    mixing: float
     p: Tensor  # (m + 1, B, n)
     g: Tensor  # (m + 1, B, n)
     stored: Counts  # (m + 1,) the evaluation at which each slot was filled, -1 before
@@ -33,32 +34,44 @@ class ResidualWindow:
         self._p, self._g = self.rows.view(self.p), self.rows.view(self.g)
 
     @classmethod
-    def like(cls, z: Tensor, size: int, rows: Rows) -> ResidualWindow:  # (B, n)
+    def like(cls, z: Tensor, size: int, mixing: float, rows: Rows) -> ResidualWindow:  # (B, n)
         """An empty window of `size` differences for states of this shape."""
         # Zeros, since the columns that do not count are multiplied by 0.
         ring = z.new_zeros(2, size + 1, *z.shape)
-        return cls(rows, ring[0], ring[1], np.full(size + 1, -1))
+        return cls(rows, mixing, ring[0], ring[1], np.full(size + 1, -1))
 
     @property
     def size(self) -> int:
         """The number of slots, m + 1."""
         return self.stored.size
 
-    def next_residual(self) -> Tensor:  # (B, n)
-        """Where the newest residual goes before it is appended."""
+    @property
+    def columns(self) -> Tensor:  # (m + 1, B, n)
+        """What the least-squares problem combines."""
+        return self.g
+
+    def residuals(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (B, n) each
+        """The ring's own slots: the newest residual and the one before need no other memory."""
+        return self.g[0], self.g[-1]
+
+    def next_residual(self, own: Tensor) -> Tensor:  # (B, n)
+        """Where the newest residual goes before it is appended: into the ring."""
         return self.g[(self.slot + 1) % self.size]
 
-    def append(self, z: Tensor, f_z: Tensor, mixing: float, now: int) -> Floats:  # (B, n) -> (B, m)
-        """Take the newest residual, which lies in its slot; its inner products with all."""
+    def append(
+        self, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
+    ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m + 1), (B, m + 1), None
+        """Take the newest residual, which lies in its slot; its inner products with all, twice."""
         self.slot = slot = (self.slot + 1) % self.size
         self.stored[slot] = now
         rows = self.rows
-        if mixing == 1.0:
+        if self.mixing == 1.0:
             self.p[slot].copy_(f_z)
         else:
             self.p[slot].copy_(z)
-            rows.add_scaled(self._p[slot], self._g[slot], mixing)
-        return np.asarray(rows.inner(self._g, self._g[slot]), dtype=np.float64)
+            rows.add_scaled(self._p[slot], self._g[slot], self.mixing)
+        row = rows.inner(self._g, self._g[slot])
+        return row, row, None
 
     def clear(self, samples: Flags | slice) -> None:  # (B,)
         """All slots are read always: nothing to do."""
@@ -69,11 +82,13 @@ class ResidualWindow:
         self.p[self.slot, places] = 0.0
         self.g[self.slot, places] = 0.0
 
-    def step(self, alpha: Floats, out: Tensor) -> None:  # (B, m + 1), (B, n)
+    def step(
+        self, z: Tensor, f_z: Tensor, g: Tensor, alpha: Floats, out: Tensor
+    ) -> None:  # (B, n) each, (B, m + 1)
         """Out = sum_j alpha_j p_j."""
         self.rows.combine(alpha, self._p, self.rows.view(out))
 
     def select(self, indices: Tensor) -> ResidualWindow:  # (A,)
         """The window of some samples."""
         p, g = self.p[:, indices], self.g[:, indices]
-        return ResidualWindow(self.rows, p, g, self.stored.copy(), self.slot)
+        return ResidualWindow(self.rows, self.mixing, p, g, self.stored.copy(), self.slot)

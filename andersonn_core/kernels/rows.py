@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float64]
+from andersonn_core.arrays import Floats
+
 Array = Any  # NDArray or Tensor, whichever the rows work on
 
 LONG = 8192  # elements of a sample from which a call's cost no longer matters

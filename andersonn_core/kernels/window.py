@@ -13,11 +13,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.kernels.progress import Counts, Flags
-from andersonn_core.kernels.rows import Floats, Rows
+from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.kernels.rows import Rows
 
 
 @dataclass
@@ -25,6 +24,7 @@ class DifferenceWindow:
     """Up to m differences of each sample."""
 
     rows: Rows
+    mixing: float
     du: Tensor  # (m, B, n)
     dg: Tensor  # (m, B, n)
     stored: Counts  # (m,) the evaluation at which each slot was filled, -1 before
@@ -37,12 +37,13 @@ class DifferenceWindow:
         self._runs: list[tuple[slice, int]] = []
 
     @classmethod
-    def like(cls, z: Tensor, size: int, rows: Rows) -> DifferenceWindow:  # (B, n)
+    def like(cls, z: Tensor, size: int, mixing: float, rows: Rows) -> DifferenceWindow:  # (B, n)
         """An empty window of `size` differences for states of this shape."""
         batch, n = z.shape
         # Zeros, since the columns that do not count are multiplied by 0.
         return cls(
             rows=rows,
+            mixing=mixing,
             du=z.new_zeros(size, batch, n),
             dg=z.new_zeros(size, batch, n),
             stored=np.full(size, -1),
@@ -54,12 +55,25 @@ class DifferenceWindow:
         """m, the number of slots."""
         return self.stored.size
 
+    @property
+    def columns(self) -> Tensor:  # (m, B, n)
+        """What the least-squares problem combines."""
+        return self.dg
+
+    def residuals(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (B, n) each
+        """Memory for the newest residual and the one before."""
+        return torch.empty_like(z), torch.empty_like(z)
+
+    def next_residual(self, own: Tensor) -> Tensor:  # (B, n)
+        """Where the newest residual goes before it is appended: into the caller's memory."""
+        return own
+
     def clear(self, samples: Flags | slice) -> None:  # (B,)
         """Nothing that these samples have stored counts any more."""
         self.depth[samples] = 0
 
     def append(
-        self, z: Tensor, last_z: Tensor, g: Tensor, last_g: Tensor, mixing: float, now: int
+        self, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
     ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m), (B, m), (B,)
         """Store the newest differences over the oldest; dG dg, dG g and, in slot 0, ||dz||."""
         self.slot = slot = (self.slot + 1) % self.size
@@ -70,7 +84,7 @@ class DifferenceWindow:
         rows.subtract(g_new, g_before, out=dg)
         rows.subtract(new, before, out=du)
         lengths = None if slot else np.sqrt(rows.squares(du))
-        rows.add_scaled(du, dg, mixing)
+        rows.add_scaled(du, dg, self.mixing)
         gram, rhs = np.zeros((2, self.depth.size, self.size))
         self._runs = self._equal_depths()
         for run, used in self._runs:
@@ -86,7 +100,7 @@ class DifferenceWindow:
         self.dg[self.slot, places] = 0.0
 
     def step(
-        self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, mixing: float, out: Tensor
+        self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, out: Tensor
     ) -> None:  # (B, n) each, (B, m)
         """Out = z + mixing g - dU^T gamma."""
         # The correction is summed up before it meets the iterate: adding it there in pieces would
@@ -94,11 +108,11 @@ class DifferenceWindow:
         rows, target = self.rows, self.rows.view(out)
         for run, used in self._runs:  # who has forgotten since then has no weights
             rows.combine(gamma[run, :used], self._du[:used, run], out=target[run])
-        if mixing == 1.0:
+        if self.mixing == 1.0:
             rows.subtract(rows.view(f_z), target, out=target)
         else:
             rows.subtract(rows.view(z), target, out=target)
-            rows.add_scaled(target, rows.view(g), mixing)
+            rows.add_scaled(target, rows.view(g), self.mixing)
 
     def _equal_depths(self) -> list[tuple[slice, int]]:
         """Neighbours that use equally many slots: a sample's sums depend on its own number only."""
@@ -111,9 +125,10 @@ class DifferenceWindow:
 
     def select(self, indices: Tensor) -> DifferenceWindow:  # (A,)
         """The window of some samples."""
-        places: NDArray[np.int64] = indices.cpu().numpy()
+        places: Counts = indices.cpu().numpy()
         return DifferenceWindow(
             self.rows,
+            self.mixing,
             self.du[:, indices],
             self.dg[:, indices],
             self.stored.copy(),

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow, Progress, ResidualWindow, rows_for
 from andersonn_core.least_squares import (
     ResidualGram,
@@ -25,17 +26,19 @@ from andersonn_core.least_squares import (
     default_regularization,
     qr_weights,
 )
-from andersonn_core.methods.base import (
-    Flags,
-    Floats,
-    MethodSpec,
-    MethodState,
-    StepDiagnostics,
-    no_event,
-)
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
 from andersonn_core.methods.fallback import FallbackState
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
+
+Window = DifferenceWindow | ResidualWindow
+Gram = ScaledGram | ResidualGram
+# How the history is kept, and the least-squares problem that goes with it.
+FORMS: dict[str, tuple[type[Window], type[Gram]]] = {
+    "gram": (DifferenceWindow, ScaledGram),
+    "qr": (DifferenceWindow, ScaledGram),
+    "residuals": (ResidualWindow, ResidualGram),
+}
 
 
 @dataclass
@@ -74,11 +77,11 @@ class AndersonDiagnostics(StepDiagnostics):
 class AndersonState(MethodState):
     """The window, the previous point, and the fallback's counters."""
 
-    window: DifferenceWindow | ResidualWindow
-    gram: ScaledGram | ResidualGram
+    window: Window
+    gram: Gram
     last_z: Tensor  # (B, n) previous iterate
     last_g: Tensor  # (B, n) its residual
-    count: NDArray[np.int64]  # (B,) differences stored since the last restart; -1: no residual yet
+    count: Counts  # (B,) differences stored since the last restart; -1: no residual yet
     spent: Flags  # (B,) the full window has been used once
     stretch: Floats  # (B,) largest ||dz|| / ||dg|| of the differences in slot 0; NaN: not known
     fallback: FallbackState
@@ -90,29 +93,27 @@ class AndersonState(MethodState):
         return self.stretch
 
     def residual(self) -> Tensor:  # (B, n)
-        """The ring's own slot, if it holds residuals."""
-        if isinstance(self.window, ResidualWindow):
-            self.g = self.window.next_residual()
+        """The window says where: a ring of residuals holds it already."""
+        self.g = self.window.next_residual(self.g)
         return self.g
 
     def forget(self, samples: Flags) -> None:  # (B,)
         """Empty the history of some samples."""
-        chosen = slice(None) if np.count_nonzero(samples) == len(samples) else samples
-        self.window.clear(chosen)
+        chosen = self._cleared(samples)
         self.gram.forget(chosen)
         self.count[chosen] = self.window.nothing
-        self.spent = self.spent & ~samples
 
     def restart(self) -> None:
-        """Empty the histories that have been used in full; a residual needs the one before."""
-        samples = self.spent
-        if isinstance(self.window, DifferenceWindow):
-            return self.forget(samples)
-        others = samples[:, None] & (np.arange(self.window.size) != self.window.slot)
-        self.gram.keep_only(self.gram.used & ~others)
-        self.count[samples] = 0
+        """Empty the histories that have been used in full but for what a difference needs."""
+        chosen = self._cleared(self.spent)
+        self.gram.restart(chosen)
+        self.count[chosen] = 0
+
+    def _cleared(self, samples: Flags) -> Flags | slice:  # (B,)
+        chosen = slice(None) if np.count_nonzero(samples) == len(samples) else samples
+        self.window.clear(chosen)
         self.spent = self.spent & ~samples
-        return None
+        return chosen
 
 
 class Anderson(MethodSpec):
@@ -165,26 +166,26 @@ class Anderson(MethodSpec):
         ridge = self.regularization
         if ridge is None:
             ridge = default_regularization(z.dtype)
-        ring = self.least_squares == "residuals" and size > 0
-        window = (ResidualWindow if ring else DifferenceWindow).like(z, size, rows)
+        window_of, gram_of = FORMS[self.least_squares if size else "gram"]
+        window = window_of.like(z, size, self.mixing, rows)
         nothing, one = np.zeros((batch, window.size)), np.ones((batch, window.size))
         plain_step = AndersonDiagnostics(
             no_event(z), nothing, np.zeros(batch), np.ones(batch), nothing > 0, one
         )
-        g = z.new_empty(0 if ring else 2, batch, n)
+        g, last_g = window.residuals(z)
         return AndersonState(
             plain_step,
-            window.next_residual() if isinstance(window, ResidualWindow) else g[0],
+            g,
             rows,
             Progress.of(batch),
             plain_step=plain_step,
             window=window,
-            gram=(ResidualGram if ring else ScaledGram).of(batch, window.size, ridge, precision),
+            gram=gram_of.of(batch, window.size, ridge, precision),
             last_z=z,
-            last_g=z if ring else g[1],
+            last_g=last_g,
             count=np.full(batch, window.nothing),
             spent=np.zeros(batch, np.bool_),
-            stretch=np.full(batch, np.nan if ring else 0.0),
+            stretch=np.full(batch, np.nan),
             fallback=FallbackState.of(batch, precision),
         )
 
@@ -211,7 +212,7 @@ class Anderson(MethodSpec):
         return z_next
 
     def _remember(
-        self, state: AndersonState, z: Tensor, f_z: Tensor, event: NDArray[np.int8]
+        self, state: AndersonState, z: Tensor, f_z: Tensor, event: Events
     ) -> Floats:  # (B, n), (B, n), (B,) -> (B, m)
         """Store the newest difference; restart="full" leaves it alone once a window was used."""
         state.timer.lap("gram")
@@ -219,13 +220,9 @@ class Anderson(MethodSpec):
         if self.restart == "full" and np.count_nonzero(state.spent):
             event[state.spent] |= np.int8(Event.RESTART)
             state.restart()
-        if isinstance(window, DifferenceWindow):
-            row, rhs, lengths = window.append(
-                z, state.last_z, state.g, state.last_g, self.mixing, state.evaluation
-            )
-        else:
-            row = window.append(z, f_z, self.mixing, state.evaluation)
-            rhs, lengths = row, None
+        row, rhs, lengths = window.append(
+            z, f_z, state.g, state.last_z, state.last_g, state.evaluation
+        )
         storing = ~state.fallback.plain if state.fallback.active else None
         dropped = gram.store(window.slot, row, storing, window.stored)
         if dropped is not None:
@@ -239,38 +236,32 @@ class Anderson(MethodSpec):
             state.stretch = np.fmax(state.stretch, ratio)  # fmax passes over 0 / 0
         return rhs
 
-    def _watch(self, state: AndersonState, event: NDArray[np.int8]) -> None:
+    def _watch(self, state: AndersonState, event: Events) -> None:
         """Let samples that circle fall back to plain steps: their history is emptied."""
         state.timer.lap("bookkeeping")
         assert state.norms is not None
         fallback, progress = state.fallback, state.progress
         if np.count_nonzero(progress.evicted):
-            fallback.keep(progress.evicted, state.last_z, state.last_g, self.mixing)
+            fallback.best.save(progress.evicted, state.last_z, state.last_g, self.mixing)
         fallback.watch(progress, state.norms[0])
         if fallback.active:
             state.forget(fallback.plain)
             event[fallback.plain] |= np.int8(Event.PLAIN)
             event[fallback.fired] |= np.int8(Event.FALLBACK)
 
-    def _weights(
-        self, state: AndersonState, rhs: Floats, event: NDArray[np.int8]
-    ) -> Weights:  # (B, m), (B,)
+    def _weights(self, state: AndersonState, rhs: Floats, event: Events) -> Weights:  # (B, m), (B,)
         """Solve for the weights; a column that was dropped is gone for good."""
         assert state.norms is not None
         state.timer.lap("solve")
         window, gram = state.window, state.gram
-        if isinstance(gram, ResidualGram):
-            weights = gram.solve(window.slot, window.stored)
-        elif self.least_squares == "gram" or isinstance(window, ResidualWindow):
-            weights = gram.solve(rhs)
-        else:
-            columns = window.dg.transpose(0, 1)  # (B, m, n)
+        if self.least_squares == "qr":
+            columns = window.columns.transpose(0, 1)  # (B, m, n)
             weights = qr_weights(columns, state.g, gram.used, window.stored, gram.ridge)
+        else:
+            weights = gram.solve(rhs)
         if weights.dropped is not None:
             event[weights.dropped] |= np.int8(Event.DROP)
-            kept = weights.used.copy()
-            kept[:, window.slot] |= isinstance(gram, ResidualGram)
-            gram.keep_only(kept)
+            gram.keep_only(weights.used)
         state.spent |= state.count >= window.size + window.nothing
         return weights
 
@@ -279,11 +270,8 @@ class Anderson(MethodSpec):
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
         state.timer.lap("mix")
         target = state.target(z)
-        window = state.window
-        if weights is not None and isinstance(window, DifferenceWindow):
-            window.step(z, f_z, state.g, weights.gamma, self.mixing, out=target)
-        elif weights is not None and isinstance(window, ResidualWindow):
-            window.step(weights.gamma, out=target)
+        if weights is not None:
+            state.window.step(z, f_z, state.g, weights.gamma, out=target)
         elif self.mixing == 1.0:
             target.copy_(f_z)
         else:
@@ -291,9 +279,7 @@ class Anderson(MethodSpec):
         state.timer.lap("bookkeeping")
         return target
 
-    def _record(
-        self, state: AndersonState, event: NDArray[np.int8], weights: Weights | None
-    ) -> None:
+    def _record(self, state: AndersonState, event: Events, weights: Weights | None) -> None:
         """What this step saw, raw: the history makes columns of it after the solve."""
         assert state.norms is not None
         if weights is None:

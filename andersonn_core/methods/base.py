@@ -12,13 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import Progress, Rows, measure
 from andersonn_core.specs import Spec
 from andersonn_core.timing import PartTimer
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Counts = NDArray[np.int64]
 
 
 @dataclass
@@ -29,7 +26,7 @@ class StepDiagnostics:
     operations in each step would cost as much as a small map. Every field is an array (B, ...).
     """
 
-    event: NDArray[np.int8]  # (B,) flags of Event
+    event: Events  # (B,) flags of Event
 
     @property
     def depth(self) -> Floats:  # (..., B)
@@ -121,7 +118,7 @@ def _select(value: Any, indices: Tensor) -> Any:
     return value.select(indices) if hasattr(value, "select") else value
 
 
-def no_event(z: Tensor) -> NDArray[np.int8]:  # (B, n) -> (B,)
+def no_event(z: Tensor) -> Events:  # (B, n) -> (B,)
     """The event of a step at which nothing happened."""
     return np.zeros(z.shape[0], np.int8)
 

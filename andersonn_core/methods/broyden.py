@@ -16,15 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from andersonn_core.arrays import Counts, Floats
 from andersonn_core.kernels import Progress, rows_for
-from andersonn_core.methods.base import (
-    Counts,
-    Floats,
-    MethodSpec,
-    MethodState,
-    StepDiagnostics,
-    no_event,
-)
+from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
 

@@ -17,15 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels import Kept, Progress
-
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 PATIENCE = 15  # evaluations without PROGRESS before the first fallback
 PLAIN_STEPS = 30  # least plain steps of the first fallback; both double each time
@@ -65,11 +60,6 @@ class FallbackState:
             goal=np.zeros(batch), norm=np.zeros(batch),
             plain=nobody, fired=nobody, home=nobody,
         )  # fmt: skip
-
-    def keep(self, samples: Flags, z: Tensor, g: Tensor, mixing: float) -> None:
-        """Copy the plain step from the best iterate z (B, n) of `samples` (B,)."""
-        places = torch.from_numpy(np.flatnonzero(samples)).to(z.device)
-        self.best.save(samples, z[places].add(g[places], alpha=mixing))
 
     def watch(self, progress: Progress, norm: Floats) -> None:  # (B,) ||g||
         """Decide who takes plain steps now."""
