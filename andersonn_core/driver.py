@@ -315,6 +315,7 @@ class Driver:
             diagnostics=_counts(history) | {"compactions": self.compactions},
             error_estimate=residual * self._stretch(history),
             card=self.card,
+            notes=self.state.notes(),
         )
         result.card = self.card.with_summary(result)
         return result
@@ -355,6 +356,8 @@ def _counts(history: History) -> dict[str, int]:
         "rejects": Event.REJECT,
         "drops": Event.DROP,
         "plain_steps": Event.PLAIN,
+        "deflations": Event.DEFLATE,
+        "probes": Event.PROBE,
     }
     return {name: int(((history.event & int(flag)) != 0).sum()) for name, flag in flags.items()}
 

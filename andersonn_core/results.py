@@ -51,11 +51,13 @@ class Event(IntFlag):
     """What the method did at an evaluation, apart from an ordinary step; flags add up."""
 
     NONE = 0
-    RESTART = 1  # the window was full and all but the newest difference were dropped
+    RESTART = 1  # differences were dropped because the window was full, or stale
     FALLBACK = 2  # a sample that made no progress went on with plain steps from its best iterate
     REJECT = 4  # a proposed step was refused
     DROP = 8  # columns were dropped because the least-squares problem was numerically singular
     PLAIN = 16  # a plain step, with which a fallback begins or goes on
+    DEFLATE = 32  # with RESTART: the slowest directions were kept
+    PROBE = 64  # an evaluation that tested whether the map is affine
 
 
 @dataclass
@@ -141,6 +143,7 @@ class SolveResult:
     diagnostics: dict[str, int]  # counts of restarts, fallbacks, drops over all samples
     error_estimate: Tensor  # (B,) of ||z - z*||: see `solve`
     card: RunCard
+    notes: tuple[str, ...] = ()  # what the method decided and why, in sentences
 
     @property
     def converged(self) -> Tensor:  # (B,) bool
@@ -187,6 +190,7 @@ _SAVED = (
     "relative_residual",
     "diagnostics",
     "error_estimate",
+    "notes",
 )
 
 

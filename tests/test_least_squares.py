@@ -279,9 +279,10 @@ def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n,
     points = torch.randn(12, 2, 3, n, generator=generator, dtype=torch.float64)
     for now in range(1, 12):
         (last_z, last_g), (z, g) = points[now - 1], points[now]
-        row, rhs, lengths = window.append(z, z + g, g, last_z, last_g, now)
+        lengths = window.append(z, z + g, g, last_z, last_g, now)
+        row, rhs = window.products(g)
         if now == 6:
-            window.clear(np.array([False, True, False]))
+            window.keep_newest(np.array([False, True, False]))
         else:
             kept = range(max(1, now - 3), now + 1)
             exact = torch.stack([((g - last_g) * (points[k, 1] - points[k - 1, 1])).sum(1)
@@ -291,7 +292,8 @@ def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n,
         torch.testing.assert_close(window.dg[(now - 1) % 4], g - last_g)
         torch.testing.assert_close(window.du[(now - 1) % 4], z - last_z + mixing * (g - last_g))
         expected = torch.linalg.vecdot(window.dg, g).T
-        shown = np.arange(4) < window.depth[:, None]
+        age = (window.slot - np.arange(4)) % 4
+        shown = age < window.count[:, None]
         np.testing.assert_allclose(rhs[shown], expected.numpy()[shown], rtol=1e-10, atol=1e-9)
         assert (lengths is None) == bool((now - 1) % 4)
     assert sorted(window.stored.tolist()) == [8, 9, 10, 11]
@@ -305,6 +307,7 @@ def test_a_step_subtracts_the_weighted_differences_from_the_plain_step(n, mixing
     for now in range(1, 4):  # a slot stays empty
         z, last_z, g, last_g = torch.randn(4, 3, n, generator=generator, dtype=torch.float64)
         window.append(z, z + g, g, last_z, last_g, now)
+        window.products(g)
     gamma = torch.randn(3, 4, generator=generator, dtype=torch.float64)
     gamma[:, 3] = 0.0
     out = torch.empty_like(z)

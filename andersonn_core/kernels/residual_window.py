@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
-from andersonn_core.kernels.rows import Rows
+from andersonn_core.kernels.rows import Rows, host
 
 
 @dataclass
@@ -60,21 +60,59 @@ class ResidualWindow:
 
     def append(
         self, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
-    ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m + 1), (B, m + 1), None
-        """Take the newest residual, which lies in its slot; its inner products with all, twice."""
+    ) -> None:  # (B, n) each
+        """Take the newest residual, which lies in its slot."""
         self.slot = slot = (self.slot + 1) % self.size
         self.stored[slot] = now
-        rows = self.rows
         if self.mixing == 1.0:
             self.p[slot].copy_(f_z)
         else:
             self.p[slot].copy_(z)
-            rows.add_scaled(self._p[slot], self._g[slot], self.mixing)
-        row = rows.inner(self._g, self._g[slot])
-        return row, row, None
+            self.rows.add_scaled(self._p[slot], self._g[slot], self.mixing)
 
-    def clear(self, samples: Flags | slice) -> None:  # (B,)
+    def products(self, g: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B, m + 1), (B, m + 1)
+        """The inner products of all residuals with the newest one, twice: it is g."""
+        row = self.rows.inner(self._g, self._g[self.slot])
+        return row, row
+
+    def keep_newest(self, samples: Flags | slice, count: int = 0) -> None:  # (B,)
         """All slots are read always: nothing to do."""
+
+    def predict(self, g: Tensor, alpha: Floats) -> Tensor:  # (B, n), (B, m + 1) -> (B, n)
+        """sum_j alpha_j g_j: on an affine map the residual at sum_j alpha_j z_j."""
+        mean = torch.empty_like(g)
+        self.rows.combine(alpha, self._g, self.rows.view(mean))
+        return mean
+
+    def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m + 1, m + 1) each
+        """The inner products dG dZ^T and dZ dZ^T of the differences from the newest."""
+        p, g = (ring[:, places].transpose(0, 1) for ring in (self.p, self.g))
+        gp, gg, pp = (host(torch.bmm(a, b.mT)) for a, b in ((g, p), (g, g), (p, p)))
+        beta, slot = self.mixing, self.slot
+        gz = gp - beta * gg
+        zz = pp - beta * (gp + gp.transpose(0, 2, 1)) + beta**2 * gg
+        return _of_differences(gz, slot), _of_differences(zz, slot)
+
+    def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
+        """Replace residuals by such whose differences from the newest are combinations (A, k, m).
+
+        They lie in the slots that are overwritten last. Returns these slots and the newest
+        one's (k + 1,), and their Gram matrices (A, k + 1, k + 1). The combinations, of unit norm
+        in the residuals, are made as long as the newest residual: shorter ones would be lost in it.
+        """
+        k = weights.shape[1]
+        newest = torch.linalg.vector_norm(self.g[self.slot, places], dim=1)
+        weights = weights * host(newest)[:, None, None]
+        slots: Counts = (self.slot - k + np.arange(k + 1)) % self.size
+        alpha = weights.copy()
+        alpha[:, :, self.slot] = 1 - weights.sum(2)
+        itself = np.eye(self.size)[None, None, self.slot].repeat(len(weights), 0)
+        factors = torch.from_numpy(np.concatenate([alpha, itself], 1)).to(self.g)
+        where = torch.from_numpy(slots).to(self.g.device)[:, None]
+        for ring in (self.p, self.g):
+            made = torch.bmm(factors, ring[:, places].transpose(0, 1))  # (A, k + 1, n)
+            ring[where, places] = made.transpose(0, 1)
+        return slots, host(torch.bmm(made, made.mT))
 
     def erase(self, samples: Flags) -> None:  # (B,)
         """Make the newest residuals of these samples zero: not finite, they would spread."""
@@ -92,3 +130,10 @@ class ResidualWindow:
         """The window of some samples."""
         p, g = self.p[:, indices], self.g[:, indices]
         return ResidualWindow(self.rows, self.mixing, p, g, self.stored.copy(), self.slot)
+
+
+def _of_differences(inner: Floats, slot: int) -> Floats:  # (A, m + 1, m + 1)
+    """From inner products <a_i, b_j> to those of a_slot - a_i and b_slot - b_j."""
+    row, column, corner = inner[:, slot, None, :], inner[:, :, slot, None], inner[:, slot, slot]
+    differences: Floats = corner[:, None, None] - row - column + inner
+    return differences

@@ -102,7 +102,7 @@ class LongRows:
 
     def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
         """By torch's norm, whose sums are more exact than an inner product's."""
-        return _host(torch.linalg.vector_norm(values, dim=1)) ** 2
+        return host(torch.linalg.vector_norm(values, dim=1)) ** 2
 
     def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
         """(k, n) times (n,), or in the orientation of the batched product that is at memory speed.
@@ -110,8 +110,8 @@ class LongRows:
         The other one was measured 4 to 11 times slower.
         """
         if values.shape[0] == 1:
-            return _host(torch.mv(columns[:, 0], values[0])[None])
-        return _host(torch.bmm(values[:, None, :], columns.permute(1, 2, 0))[:, 0, :])
+            return host(torch.mv(columns[:, 0], values[0])[None])
+        return host(torch.bmm(values[:, None, :], columns.permute(1, 2, 0))[:, 0, :])
 
     def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
         """One product of a vector with a matrix a sample."""
@@ -130,6 +130,7 @@ def rows_for(values: Tensor) -> Rows:  # (B, n)
     return ShortRows(limits) if short else LongRows(limits)
 
 
-def _host(values: Tensor) -> Floats:
-    array: Floats = values.double().cpu().numpy()
+def host(values: Tensor) -> Floats:
+    """Float64 on the host."""
+    array: Floats = values.cpu().double().numpy()
     return array

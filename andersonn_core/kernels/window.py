@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
-from andersonn_core.kernels.rows import Rows
+from andersonn_core.kernels.rows import Rows, host
 
 
 @dataclass
@@ -28,13 +28,13 @@ class DifferenceWindow:
     du: Tensor  # (m, B, n)
     dg: Tensor  # (m, B, n)
     stored: Counts  # (m,) the evaluation at which each slot was filled, -1 before
-    depth: Counts  # (B,) slots from this one on hold nothing that counts
+    count: Counts  # (B,) the newest so many differences of a sample count
     slot: int = -1  # filled last
     nothing: ClassVar[int] = 0  # differences in an empty ring
 
     def __post_init__(self) -> None:
         self._du, self._dg = self.rows.view(self.du), self.rows.view(self.dg)
-        self._runs: list[tuple[slice, int]] = []
+        self._runs: list[tuple[slice, slice]] = []
 
     @classmethod
     def like(cls, z: Tensor, size: int, mixing: float, rows: Rows) -> DifferenceWindow:  # (B, n)
@@ -47,7 +47,7 @@ class DifferenceWindow:
             du=z.new_zeros(size, batch, n),
             dg=z.new_zeros(size, batch, n),
             stored=np.full(size, -1),
-            depth=np.zeros(batch, np.int64),
+            count=np.zeros(batch, np.int64),
         )
 
     @property
@@ -68,30 +68,44 @@ class DifferenceWindow:
         """Where the newest residual goes before it is appended: into the caller's memory."""
         return own
 
-    def clear(self, samples: Flags | slice) -> None:  # (B,)
-        """Nothing that these samples have stored counts any more."""
-        self.depth[samples] = 0
+    def keep_newest(self, samples: Flags | slice, count: int = 0) -> None:  # (B,)
+        """Of what these samples have stored only so many differences count any more."""
+        self.count[samples] = np.minimum(self.count[samples], count)
 
     def append(
         self, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
-    ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m), (B, m), (B,)
-        """Store the newest differences over the oldest; dG dg, dG g and, in slot 0, ||dz||."""
+    ) -> Floats | None:  # (B, n) each -> (B,)
+        """Store the newest differences over the oldest; in slot 0 also measure ||dz||."""
         self.slot = slot = (self.slot + 1) % self.size
         self.stored[slot] = now
-        np.maximum(self.depth, slot + 1, out=self.depth)
+        self.count = np.minimum(self.count + 1, self.size)
         rows, du, dg = self.rows, self._du[slot], self._dg[slot]
         new, before, g_new, g_before = map(rows.view, (z, last_z, g, last_g))
         rows.subtract(g_new, g_before, out=dg)
         rows.subtract(new, before, out=du)
         lengths = None if slot else np.sqrt(rows.squares(du))
         rows.add_scaled(du, dg, self.mixing)
-        gram, rhs = np.zeros((2, self.depth.size, self.size))
-        self._runs = self._equal_depths()
+        return lengths
+
+    def products(self, g: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B, m), (B, m)
+        """The inner products of all columns with the newest one, and with g."""
+        rows, newest, target = self.rows, self._dg[self.slot], self.rows.view(g)
+        gram, rhs = np.zeros((2, self.count.size, self.size))
+        self._runs = self._equal_counts()
         for run, used in self._runs:
-            columns = self._dg[:used, run]
-            gram[run, :used] = rows.inner(columns, dg[run])
-            rhs[run, :used] = rows.inner(columns, g_new[run])
-        return gram, rhs, lengths
+            columns = self._dg[used, run]
+            gram[run, used] = rows.inner(columns, newest[run])
+            rhs[run, used] = rows.inner(columns, target[run])
+        return gram, rhs
+
+    def project(self, gamma: Floats) -> None:  # (B, m)
+        """Take gamma's combination of the older columns off the newest one, in place."""
+        for ring in (self._du, self._dg):
+            taken = torch.empty_like(self.dg[0])
+            view = self.rows.view(taken)
+            for run, used in self._runs:
+                self.rows.combine(gamma[run, used], ring[used, run], out=view[run])
+            self.rows.subtract(ring[self.slot], view, out=ring[self.slot])
 
     def erase(self, samples: Flags) -> None:  # (B,)
         """Make the newest differences of these samples zero: not finite, they would spread."""
@@ -107,21 +121,64 @@ class DifferenceWindow:
         # round in the size of z each time (Poisson 128x128, float32: never 1e-6, against 236).
         rows, target = self.rows, self.rows.view(out)
         for run, used in self._runs:  # who has forgotten since then has no weights
-            rows.combine(gamma[run, :used], self._du[:used, run], out=target[run])
+            rows.combine(gamma[run, used], self._du[used, run], out=target[run])
         if self.mixing == 1.0:
             rows.subtract(rows.view(f_z), target, out=target)
         else:
             rows.subtract(rows.view(z), target, out=target)
             rows.add_scaled(target, rows.view(g), self.mixing)
 
-    def _equal_depths(self) -> list[tuple[slice, int]]:
-        """Neighbours that use equally many slots: a sample's sums depend on its own number only."""
-        depth = self.depth
-        used = int(depth[0])
-        if np.count_nonzero(depth == used) == len(depth):
-            return [(slice(None), used)]
-        ends = [0, *(np.flatnonzero(np.diff(depth)) + 1), len(depth)]
-        return [(slice(a, b), int(depth[a])) for a, b in zip(ends, ends[1:], strict=False)]
+    def predict(self, g: Tensor, gamma: Floats) -> Tensor:  # (B, n), (B, m) -> (B, n)
+        """G - dG^T gamma: on an affine map the residual at z - dZ^T gamma."""
+        left = torch.empty_like(g)
+        view = self.rows.view(left)
+        for run, used in self._runs:
+            self.rows.combine(gamma[run, used], self._dg[used, run], out=view[run])
+        self.rows.subtract(self.rows.view(g), view, out=view)
+        return left
+
+    def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
+        """The inner products dG dZ^T and dZ dZ^T of some samples."""
+        du, dg = (ring[:, places].transpose(0, 1) for ring in (self.du, self.dg))
+        beta = self.mixing
+        gu, gg, uu = (host(torch.bmm(a, b.mT)) for a, b in ((dg, du), (dg, dg), (du, du)))
+        return gu - beta * gg, uu - beta * (gu + gu.transpose(0, 2, 1)) + beta**2 * gg
+
+    def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
+        """Replace the columns of some samples by combinations of them, weights (A, k, m).
+
+        They lie in the slots that are overwritten last. Returns these slots (k,) and the
+        combinations' Gram matrices (A, k, k). Each combination is scaled to weights whose absolute
+        values sum to one, so that its rounding is that of a stored column.
+        """
+        k = weights.shape[1]
+        weights = weights / np.abs(weights).sum(2, keepdims=True)
+        slots: Counts = (self.slot - k + 1 + np.arange(k)) % self.size
+        where = torch.from_numpy(slots).to(self.dg.device)[:, None]
+        factors = torch.from_numpy(weights).to(self.dg)
+        for ring in (self.du, self.dg):
+            made = torch.bmm(factors, ring[:, places].transpose(0, 1))  # (A, k, n)
+            ring[where, places] = made.transpose(0, 1)
+        self.count[places.cpu().numpy()] = k
+        return slots, host(torch.bmm(made, made.mT))
+
+    def _equal_counts(self) -> list[tuple[slice, slice]]:
+        """Neighbours with equally many columns, and where those lie.
+
+        A sample's sums depend on its own number only. Where the columns go round the end of the
+        ring, all are read.
+        """
+        count = self.count
+        if np.count_nonzero(count == count[0]) == len(count):
+            return [(slice(None), self._used(int(count[0])))]
+        ends = [0, *(np.flatnonzero(np.diff(count)) + 1), len(count)]
+        return [
+            (slice(a, b), self._used(int(count[a]))) for a, b in zip(ends, ends[1:], strict=False)
+        ]
+
+    def _used(self, count: int) -> slice:
+        first = self.slot + 1 - count
+        return slice(first, self.slot + 1) if first >= 0 else slice(None)
 
     def select(self, indices: Tensor) -> DifferenceWindow:  # (A,)
         """The window of some samples."""
@@ -132,6 +189,6 @@ class DifferenceWindow:
             self.du[:, indices],
             self.dg[:, indices],
             self.stored.copy(),
-            self.depth[places],
+            self.count[places],
             self.slot,
         )

@@ -105,6 +105,10 @@ class MethodState:
         chosen = {item.name: _select(getattr(self, item.name), indices) for item in fields(self)}
         return replace(self, **chosen | {"norms": None, "targets": None})
 
+    def notes(self) -> tuple[str, ...]:
+        """What the method decided and why, in sentences."""
+        return ()
+
     def amplification(self) -> Floats | None:  # (B,)
         """The largest ||dz|| / ||dg|| seen: a lower bound of ||(I - J)^-1||; None if not known."""
         return None

@@ -1,0 +1,116 @@
+"""The same problem from the Gram matrix of the residuals themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.least_squares.gram import ScaledGram
+from andersonn_core.least_squares.weights import Weights
+
+
+@dataclass
+class ResidualGram:
+    """The inner products G G^T of stored residuals, for weights that sum to one.
+
+    With the newest residual g and the others g_j, min || g - sum_j gamma_j (g - g_j) || has the
+    Gram matrix <g, g> - <g, g_i> - <g, g_j> + <g_i, g_j>, made anew in every step.
+    """
+
+    products: Floats  # (B, m + 1, m + 1)
+    used: Flags  # (B, m + 1)
+    stored: Counts  # (m + 1,) larger is newer
+    ridge: float
+    precision: float
+    slot: int = 0  # of the newest residual
+
+    @classmethod
+    def of(cls, batch: int, size: int, ridge: float, precision: float) -> ResidualGram:
+        """No residuals yet."""
+        used, stored = np.zeros((batch, size), np.bool_), np.full(size, -1)
+        return cls(np.zeros((batch, size, size)), used, stored, ridge, precision)
+
+    def forget(self, samples: Flags | Counts | slice) -> None:  # (B,) or (A,)
+        """Use none of these samples' residuals any more."""
+        self.used[samples] = False
+
+    def restart(self, samples: Flags | slice) -> None:  # (B,)
+        """Keep what the next difference needs: the newest residual."""
+        newest = self.used[samples, self.slot].copy()
+        self.used[samples] = False
+        self.used[samples, self.slot] = newest
+
+    def replace(self, places: Counts, slots: Counts, products: Floats) -> None:  # (A,), (k + 1,)
+        """Of these samples use only the residuals in `slots`, products (A, k + 1, k + 1)."""
+        self.used[places] = False
+        self.used[np.ix_(places, slots)] = True
+        self.products[np.ix_(places, slots, slots)] = products
+
+    def keep_only(self, used: Flags) -> None:  # (B, m + 1)
+        """Forget single differences: all but the newest residual are one."""
+        newest = self.used[:, self.slot].copy()
+        self.used &= used
+        self.used[:, self.slot] = newest
+
+    def store(
+        self, slot: int, row: Floats, samples: Flags | None, stored: Counts
+    ) -> Flags | None:  # (B, m + 1), (B,), (m + 1,) -> (B,)
+        """Take the inner products of the residual in `slot` with all stored ones, for `samples`.
+
+        Returns whose residual is not finite: it is not used.
+        """
+        self.slot, self.stored = slot, stored
+        good = row[:, slot] < np.inf  # False for NaN
+        if np.count_nonzero(good) < len(good):
+            row = np.where(good[:, None], row, 0.0)
+        self.products[:, slot] = self.products[:, :, slot] = row
+        self.used[:, slot] = good if samples is None else good & samples
+        lost = ~good if samples is None else ~good & samples
+        return lost if lost.any() else None
+
+    def solve(self, rhs: Floats) -> Weights:  # (B, m + 1)
+        """Weights alpha_j = gamma_j and, for the newest residual, 1 - sum_j gamma_j.
+
+        `used` and `pivots` are those of the differences: the newest has none.
+        """
+        line = np.where(self.used[:, self.slot, None], rhs, 0.0)  # it may be NaN where not
+        rhs = line[:, self.slot, None] - line
+        scaled = self._scaled(line, self.products, self.used)
+        dropped = scaled.factor(np.ones(len(line), np.bool_), self.stored)
+        weights = scaled.solve(rhs)
+        weights.gamma[:, self.slot] = 1 - weights.gamma.sum(1)
+        weights.dropped = dropped if dropped.any() else None
+        return weights
+
+    def _scaled(self, line: Floats, products: Floats, used: Flags) -> ScaledGram:
+        """The problem of the differences from the newest residual, not yet factored."""
+        matrix = line[:, self.slot, None, None] - line[:, :, None] - line[:, None, :] + products
+        square = matrix.diagonal(axis1=1, axis2=2)
+        used = used & (square > 0) & used[:, self.slot, None]
+        used[:, self.slot] = False
+        scale = np.where(used, 1 / np.sqrt(np.where(used, square, 1.0)), 0.0)
+        matrix = matrix * scale[:, :, None] * scale[:, None, :]
+        slots = np.arange(len(self.stored))
+        matrix[:, slots, slots] = 1.0 + self.ridge * used
+        nothing, ones = np.zeros_like(matrix), np.ones_like(scale)
+        return ScaledGram(matrix, nothing, scale, ones, self.ridge, self.precision)
+
+    def differences(self, places: Counts) -> ScaledGram:  # (A,)
+        """The factored problems of some samples' differences from the newest residual.
+
+        The oldest residual's slot may hold the next one already: it takes no part.
+        """
+        used, products = self.used[places], self.products[places]
+        used[:, (self.slot + 1) % used.shape[1]] = False
+        scaled = self._scaled(products[:, self.slot], products, used)
+        scaled.factor(np.ones(len(places), np.bool_), self.stored)
+        return scaled
+
+    def select(self, indices: Tensor) -> ResidualGram:  # (A,)
+        """The problems of some samples."""
+        places = indices.cpu().numpy()
+        taken = self.products[places], self.used[places]
+        return ResidualGram(*taken, self.stored, self.ridge, self.precision, self.slot)

@@ -1,0 +1,200 @@
+"""restart="auto": which history to keep, chosen by what a probe says of the map.
+
+A probe is one evaluation at z - dZ^T gamma, where an affine map's residual is known beforehand to
+be g - dG^T gamma. How far off it is tells what the differences are worth:
+
+- not beyond rounding: the map is affine, all differences hold for ever. If dG dZ^T is symmetric the
+  newest two orthogonal pairs do the work of all; if not, IDR's shadow space does nearly that.
+- as large as the residual itself: old differences mislead; a full window is dropped.
+- between: slow directions are worth keeping, until a growing residual shows that they are stale.
+
+Probes come when the window is full for the first time and whenever the evaluations have tripled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.kernels import DifferenceWindow
+from andersonn_core.least_squares import Weights
+from andersonn_core.methods.deflation import newest_directions
+from andersonn_core.methods.idr import Induced, Shadow
+from andersonn_core.methods.keepers import Slide, Slow, stale
+from andersonn_core.methods.short_recurrence import Orthogonal
+from andersonn_core.methods.windowed import Probe, WindowState
+from andersonn_core.results import Event
+
+AGAIN = 3  # the next probe comes after so many times the evaluations
+ROUNDING = 10.0  # an affine map's residual is foretold up to so many rounding errors of f(z)
+INFORMED = 10.0  # a foretold residual below so many times that limit proves nothing
+# Where rounding hides curvature below this fraction of the foretold residual, slow directions do
+# better than what relies on an affine map: in float32 two orthogonal pairs take 473 evaluations on
+# Poisson 128x128 and 706 on Bratu, slow directions 182 and 154.
+RESOLVED = 1e-6
+MISLED, TRUSTED = 1.0, 0.1  # errors over foretold residuals: drop above, keep again below
+LOST = 1e3  # a residual so many times the best: what was taken for affine is not
+
+
+class Mode(IntEnum):
+    """What is kept of a sample's history."""
+
+    FILLING = 0  # not known yet: as SLOW
+    SLOW = 1
+    NEWEST = 2
+    ORTHOGONAL = 3
+    INDUCED = 4
+
+
+_WHAT = {
+    Mode.SLOW: "a full window keeps its slow directions",
+    Mode.NEWEST: "old differences mislead: a full window is dropped",
+    Mode.ORTHOGONAL: "the map is affine and symmetric: two orthogonal pairs do the work of all",
+    Mode.INDUCED: "the map is affine and not symmetric: weights from a fixed space (IDR)",
+}
+
+
+class Note(NamedTuple):
+    """Samples that changed their mode together."""
+
+    evaluation: int
+    mode: Mode
+    samples: int
+    of: int
+    error: float  # median of the samples' errors over their foretold residuals
+
+
+@dataclass
+class Choosing(Slide):
+    """Slow directions, the newest difference, orthogonal pairs or a shadow space, per sample."""
+
+    slow: Slow
+    orthogonal: Orthogonal
+    induced: Induced
+    mode: NDArray[np.int8]  # (B,) of Mode
+    next_probe: int  # the evaluation from which a probe is due
+    decided: list[Note] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, z: Tensor, size: int, kept: int) -> Choosing:  # (B, n)
+        """Nothing known yet."""
+        induced = Induced(Shadow.like(z, size))
+        return cls(Slow(kept), Orthogonal(2), induced, np.zeros(len(z), np.int8), size)
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """As each sample's mode says."""
+        slow = self.mode <= Mode.SLOW
+        grown = stale(state) & slow
+        self.slow.fold(state, state.spent & slow & ~grown, event)
+        lost = self._affine & (state.progress.scores[-1] > LOST * state.progress.best[-1])
+        self.mode[lost] = Mode.SLOW
+        emptied = grown | lost | (state.spent & (self.mode == Mode.NEWEST))
+        if np.count_nonzero(emptied):
+            event[emptied] |= np.int8(Event.RESTART)
+            state.restart(emptied)
+        short = self.mode == Mode.ORTHOGONAL
+        if np.count_nonzero(short):
+            self.orthogonal.trim(state, short)
+
+    def settle(self, state: WindowState, row: Floats, rhs: Floats) -> tuple[Floats, Floats]:
+        """Project, or take the products with the shadow space."""
+        short = self.mode == Mode.ORTHOGONAL
+        if np.count_nonzero(short):
+            row, rhs = self.orthogonal.project(state, row, short)
+        if np.count_nonzero(self.mode == Mode.INDUCED):
+            self.induced.settle(state, row, rhs)
+        return row, rhs
+
+    def choose(self, state: WindowState, weights: Weights) -> None:
+        """The shadow's weights where it is in charge; affine maps don't circle."""
+        state.fallback.since[self._affine] = len(state.progress.best) - 1
+        self.induced.replace(state, weights, self.mode == Mode.INDUCED)
+
+    def wants_probe(self, state: WindowState) -> bool:
+        """Whether one is due; the same evaluation for all samples."""
+        due = state.evaluation >= self.next_probe
+        if due:
+            self.next_probe = AGAIN * (state.evaluation + 1)
+        return due
+
+    def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
+        """Give every sample its mode."""
+        assert state.norms is not None
+        foretold = np.sqrt(state.rows.squares(state.rows.view(probe.foretold)))
+        limit = ROUNDING * state.fallback.rounding * state.norms[1] * probe.weight
+        enough = state.gram.used.sum(1) >= min(4, state.window.size)
+        informed = enough & (foretold > INFORMED * limit) & np.isfinite(error)
+        bar = np.where(self.mode == Mode.NEWEST, TRUSTED, MISLED) * foretold
+        mode = np.where(error > bar, np.int8(Mode.NEWEST), np.int8(Mode.SLOW))
+        affine = error <= limit
+        mode[affine & self._affine] = self.mode[affine & self._affine]
+        if isinstance(state.window, DifferenceWindow):
+            begun = affine & ~self._affine & (limit < RESOLVED * foretold)
+            symmetric = self._symmetric(state)
+            mode[begun & symmetric], mode[begun & ~symmetric] = Mode.ORTHOGONAL, Mode.INDUCED
+        mode = np.where(informed, mode, self.mode).astype(np.int8)
+        self._note(state, mode, error / foretold)
+        self._change(state, mode)
+
+    @property
+    def _affine(self) -> Flags:  # (B,)
+        affine: Flags = self.mode >= Mode.ORTHOGONAL
+        return affine
+
+    def _symmetric(self, state: WindowState) -> Flags:  # (B,)
+        """Whether dG dZ^T is symmetric to rounding, in columns of unit residual norm."""
+        everyone = np.arange(len(self.mode))
+        cross, _ = state.window.cross(torch.from_numpy(everyone).to(state.g.device))
+        scale = state.gram.differences(everyone).scale
+        with np.errstate(all="ignore"):
+            cross = np.where(scale[:, :, None] * scale[:, None, :] > 0, cross, 0.0)
+            cross *= scale[:, :, None] * scale[:, None, :]
+            odd = np.linalg.norm(cross - cross.transpose(0, 2, 1), axis=(1, 2))
+            close: Flags = odd <= 10 * state.fallback.rounding**0.5 * np.linalg.norm(
+                cross, axis=(1, 2)
+            )
+        return close
+
+    def _change(self, state: WindowState, mode: NDArray[np.int8]) -> None:  # (B,)
+        """Make the histories of those that change fit their new modes."""
+        left = (self.mode == Mode.ORTHOGONAL) & (mode != Mode.ORTHOGONAL)
+        begun = (mode == Mode.ORTHOGONAL) & (self.mode != Mode.ORTHOGONAL)
+        self.mode = mode
+        if left.any():
+            state.restart(left)
+        if begun.any():
+            places = np.flatnonzero(begun)
+            pairs = self.orthogonal.pairs
+            state.fold(newest_directions(state.window, state.gram, places, pairs), places)
+        if (mode == Mode.INDUCED).any():
+            self.induced.shadow.fill(state.window.columns)
+
+    def _note(self, state: WindowState, mode: NDArray[np.int8], error: Floats) -> None:
+        for new in np.unique(mode[mode != self.mode]):
+            who = (mode == new) & (self.mode != new)
+            median = float(np.median(error[who]))
+            size = int(np.count_nonzero(who))
+            self.decided.append(Note(state.evaluation + 1, Mode(new), size, len(mode), median))
+
+    def notes(self) -> tuple[str, ...]:
+        """Each decision as a sentence."""
+        return tuple(
+            f"evaluation {note.evaluation}, {note.samples} of {note.of} samples: {_WHAT[note.mode]}"
+            f" (foretold residual off by {note.error:.1g} of itself)"
+            for note in self.decided
+        )
+
+    def select(self, indices: Tensor) -> Choosing:  # (A,)
+        """The choices of some samples."""
+        places = indices.cpu().numpy()
+        induced = Induced(self.induced.shadow.select(places))
+        return Choosing(
+            self.slow, self.orthogonal, induced, self.mode[places], self.next_probe, self.decided
+        )

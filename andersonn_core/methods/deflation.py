@@ -1,0 +1,44 @@
+"""Which combinations of the stored differences are slow, from m x m matrices alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.methods.windowed import Gram, Window
+
+
+def slow_directions(
+    window: Window, gram: Gram, places: Counts, kept: int
+) -> tuple[Floats, Flags]:  # (A,) -> (A, k, m), (A,)
+    """The k combinations y with the largest ||dZ^T y|| / ||dG^T y||, sample by sample.
+
+    With dG dG^T = A and its inverse factor T (T A T^T = I) they are y = T^T q for the largest
+    eigenvectors q of T (dZ dZ^T) T^T: their dG^T y are orthonormal. The second array says whose
+    problem had more than k columns and a finite solution.
+    """
+    problem = gram.differences(places)
+    _, lengths = window.cross(torch.from_numpy(places).to(window.columns.device))
+    factor = problem.inverse * problem.scale[:, None, :]  # of the unscaled columns
+    matrix = factor @ np.where(problem.used[:, :, None], lengths, 0.0) @ factor.transpose(0, 2, 1)
+    fine: Flags = np.isfinite(matrix).all((1, 2)) & (problem.used.sum(1) > kept)
+    matrix[~fine] = 0.0
+    _, vectors = np.linalg.eigh((matrix + matrix.transpose(0, 2, 1)) / 2)
+    return vectors[:, :, : -kept - 1 : -1].transpose(0, 2, 1) @ factor, fine
+
+
+def newest_directions(
+    window: Window, gram: Gram, places: Counts, pairs: int
+) -> Floats:  # (A,) -> (A, p, m)
+    """What the newest columns have that no older one has: the last rows of Gram-Schmidt by age.
+
+    Their dG^T y are orthonormal, the newest last.
+    """
+    problem = gram.differences(places)
+    order = np.argsort(window.stored)
+    matrix = problem.matrix[:, order[:, None], order[None, :]]
+    factor = np.linalg.inv(np.linalg.cholesky(matrix))[:, -pairs:]  # rows in the order of age
+    weights = np.zeros((len(places), pairs, len(order)))
+    weights[:, :, order] = factor
+    return weights * problem.scale[:, None, :]

@@ -1,0 +1,96 @@
+"""What is kept of the history when the window is full."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.least_squares import Weights
+from andersonn_core.methods.deflation import slow_directions
+from andersonn_core.methods.windowed import Keeper, Probe, WindowState
+from andersonn_core.results import Event
+
+GROWTH = 1.1  # a residual that grows by this factor shows that the kept directions are stale
+
+
+class Slide:
+    """The newest m differences: the oldest is overwritten. The base of all keepers."""
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """The ring does it."""
+
+    def settle(self, state: WindowState, row: Floats, rhs: Floats) -> tuple[Floats, Floats]:
+        """The newest difference stays as it is."""
+        return row, rhs
+
+    def choose(self, state: WindowState, weights: Weights) -> None:
+        """Least squares it is."""
+
+    def wants_probe(self, state: WindowState) -> bool:
+        """Never."""
+        return False
+
+    def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
+        """There are no probes."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing was decided."""
+        return ()
+
+    def select(self, indices: Tensor) -> Keeper:  # (A,)
+        """It knows nothing of single samples."""
+        return self
+
+
+class Newest(Slide):
+    """The newest difference alone, after the full window was used once."""
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """Empty the windows that have been used in full."""
+        if np.count_nonzero(state.spent):
+            event[state.spent] |= np.int8(Event.RESTART)
+            state.restart(state.spent)
+
+
+class Slow(Slide):
+    """The k slowest directions, after the full window was used once: deflated restarting.
+
+    On an affine map dG = -(I - J) dZ, and any combination of the columns keeps that relation: those
+    with the smallest ||dg|| / ||dz|| are the ones that a restart would have to find again (for
+    linear systems: Morgan, SIAM J. Sci. Comput. 24, 2002). On others they go stale, which a growing
+    residual shows: then all go.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """Fold the windows that have been used in full; empty those whose residual grew."""
+        grown = stale(state)
+        self.fold(state, state.spent & ~grown, event)
+        if np.count_nonzero(grown):
+            event[grown] |= np.int8(Event.RESTART)
+            state.restart(grown)
+
+    def fold(self, state: WindowState, samples: Flags, event: Events) -> None:  # (B,), (B,)
+        """Keep the slow directions of some samples; without enough of them, nothing."""
+        places = np.flatnonzero(samples)
+        if not len(places):
+            return
+        event[places] |= np.int8(Event.RESTART)
+        weights, fine = slow_directions(state.window, state.gram, places, self.kept)
+        if fine.any():
+            event[places[fine]] |= np.int8(Event.DEFLATE)
+            state.fold(weights[fine], places[fine])
+        if not fine.all():
+            failed = np.zeros_like(samples)
+            failed[places[~fine]] = True
+            state.restart(failed)
+
+
+def stale(state: WindowState) -> Flags:  # (B,)
+    """Whose residual has grown since the last step, with a history to doubt."""
+    assert state.norms is not None
+    grown: Flags = (state.norms[0] > GROWTH * state.last_norm) & (state.count > 0)
+    return grown

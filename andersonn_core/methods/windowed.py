@@ -1,0 +1,366 @@
+"""The step that all methods with a window of past differences share.
+
+With g = f(z) - z, the stored differences dz_j and dg_j, and weights gamma:
+
+    z_{k+1} = z_k + mixing g_k - (dZ + mixing dG)^T gamma
+
+gamma minimizes || g_k - dG^T gamma || unless the keeper knows better; the keeper decides what is
+kept of the history when the window is full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from andersonn_core.arrays import Counts, Events, Flags, Floats
+from andersonn_core.kernels import DifferenceWindow, Progress, ResidualWindow, rows_for
+from andersonn_core.least_squares import (
+    ResidualGram,
+    ScaledGram,
+    Weights,
+    condition,
+    default_regularization,
+    qr_weights,
+)
+from andersonn_core.methods.base import MethodState, StepDiagnostics, no_event
+from andersonn_core.methods.fallback import FallbackState
+from andersonn_core.results import Event
+
+Window = DifferenceWindow | ResidualWindow
+Gram = ScaledGram | ResidualGram
+# How the history is kept, and the least-squares problem that goes with it.
+FORMS: dict[str, tuple[type[Window], type[Gram]]] = {
+    "gram": (DifferenceWindow, ScaledGram),
+    "qr": (DifferenceWindow, ScaledGram),
+    "residuals": (ResidualWindow, ResidualGram),
+}
+
+
+class Keeper(Protocol):
+    """Decides what is kept of the history; one object a solve, told of every step."""
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """Before the newest difference is stored."""
+        ...
+
+    def settle(self, state: WindowState, row: Floats, rhs: Floats) -> tuple[Floats, Floats]:
+        """After it lies in the ring: its inner products with all columns, and those of g (B, m).
+
+        The keeper may change the newest column and the products with it.
+        """
+        ...
+
+    def choose(self, state: WindowState, weights: Weights) -> None:
+        """May put other weights in place of those of least squares."""
+        ...
+
+    def wants_probe(self, state: WindowState) -> bool:
+        """Whether to evaluate f once where the residual could be foretold."""
+        ...
+
+    def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
+        """Learn from a probe whose residual was off by `error` (B,) from the foretold one."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What was decided and why, in sentences."""
+        ...
+
+    def select(self, indices: Tensor) -> Keeper:  # (A,)
+        """The keeper of some samples."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a windowed method fixes for a solve."""
+
+    window: int
+    mixing: float = 1.0
+    regularization: float | None = None
+    period: int = 1
+    delay: int = 0
+    least_squares: str = "gram"
+    fallback: bool = False
+
+
+@dataclass
+class WindowDiagnostics(StepDiagnostics):
+    """What a step saw."""
+
+    gamma: Floats  # (B, m)
+    removed: Floats  # (B,) what the step expects to take off ||g||^2
+    norm: Floats  # (B,) ||g||
+    used: Flags  # (B, m)
+    pivots: Floats  # (B, m)
+
+    @property
+    def depth(self) -> Floats:  # (..., B)
+        """How many differences the step used."""
+        return np.asarray(self.used.sum(-1), dtype=np.float64)
+
+    def columns(self) -> dict[str, NDArray[Any]]:  # (..., B) each
+        """Gain, weights, condition.
+
+        With (A + lambda I) y = t for unit columns the least-squares residual is
+        ||g||^2 - y^T (t + lambda y); it cancels below the rounding of the Gram matrix.
+        """
+        with np.errstate(all="ignore"):  # a broken sample's numbers
+            left = 1 - self.removed / self.norm**2
+            return {
+                "event": self.event,
+                "depth": self.depth,
+                "gain": np.sqrt(np.maximum(left, 0.0)),
+                "weight_norm": np.abs(self.gamma).sum(-1),
+                "condition": condition(self.pivots) if self.pivots.shape[-1] else 1 + 0 * left,
+            }
+
+
+@dataclass
+class Probe:
+    """An evaluation at z - dZ^T gamma, where an affine map's residual is known beforehand."""
+
+    after: Tensor  # (B, n) the step's own proposal, evaluated next
+    foretold: Tensor  # (B, n) g - dG^T gamma
+    weight: Floats  # (B,) 1 + ||gamma||_1: how much rounding errors of the history count
+
+    def select(self, indices: Tensor) -> Probe:  # (A,)
+        """The probe of some samples."""
+        weight = self.weight[indices.cpu().numpy()]
+        return Probe(self.after[indices], self.foretold[indices], weight)
+
+
+@dataclass
+class WindowState(MethodState):
+    """The window, the previous point, the keeper, and the fallback's counters."""
+
+    settings: Settings
+    keeper: Keeper
+    window: Window
+    gram: Gram
+    last_z: Tensor  # (B, n) previous iterate
+    last_g: Tensor  # (B, n) its residual
+    last_norm: Floats  # (B,) and ||g|| of it
+    count: Counts  # (B,) differences stored since the last restart; -1: no residual yet
+    spent: Flags  # (B,) the full window has been used once
+    stretch: Floats  # (B,) largest ||dz|| / ||dg|| of the differences in slot 0; NaN: not known
+    fallback: FallbackState
+    plain_step: WindowDiagnostics
+    evaluation: int = 0
+    steps: int = 0  # evaluations that were not probes
+    probe: Probe | None = None
+    saved: Flags | None = None  # (B,) whose best point, a probe, the fallback holds already
+
+    @classmethod
+    def of(cls, z: Tensor, settings: Settings, keeper: Keeper) -> WindowState:  # (B, n)
+        """A workspace of at most n differences: more would be dependent."""
+        batch, n = z.shape
+        size, rows, precision = min(settings.window, n), rows_for(z), torch.finfo(z.dtype).eps
+        ridge = settings.regularization
+        if ridge is None:
+            ridge = default_regularization(z.dtype)
+        window_of, gram_of = FORMS[settings.least_squares if size else "gram"]
+        window = window_of.like(z, size, settings.mixing, rows)
+        nothing, one = np.zeros((batch, window.size)), np.ones((batch, window.size))
+        plain_step = WindowDiagnostics(
+            no_event(z), nothing, np.zeros(batch), np.ones(batch), nothing > 0, one
+        )
+        g, last_g = window.residuals(z)
+        return cls(
+            plain_step,
+            g,
+            rows,
+            Progress.of(batch),
+            settings=settings,
+            keeper=keeper,
+            plain_step=plain_step,
+            window=window,
+            gram=gram_of.of(batch, window.size, ridge, precision),
+            last_z=z,
+            last_g=last_g,
+            last_norm=np.full(batch, np.inf),
+            count=np.full(batch, window.nothing),
+            spent=np.zeros(batch, np.bool_),
+            stretch=np.full(batch, np.nan),
+            fallback=FallbackState.of(batch, precision),
+        )
+
+    def amplification(self) -> Floats:  # (B,)
+        """The largest ||dz|| / ||dg|| seen: in every m-th step, which is when it is measured."""
+        return self.stretch
+
+    def residual(self) -> Tensor:  # (B, n)
+        """The window says where: a ring of residuals holds it already."""
+        self.g = self.window.next_residual(self.g)
+        return self.g
+
+    def notes(self) -> tuple[str, ...]:
+        """The keeper's."""
+        return self.keeper.notes()
+
+    # -- the history --------------------------------------------------------------------------
+
+    def forget(self, samples: Flags) -> None:  # (B,)
+        """Empty the history of some samples."""
+        chosen = self._cleared(samples)
+        self.gram.forget(chosen)
+        self.count[chosen] = self.window.nothing
+
+    def restart(self, samples: Flags) -> None:  # (B,)
+        """Empty the histories of some samples but for what the next difference needs."""
+        chosen = self._cleared(samples)
+        self.gram.restart(chosen)
+        self.count[chosen] = 0
+
+    def _cleared(self, samples: Flags) -> Flags | slice:  # (B,)
+        chosen = slice(None) if np.count_nonzero(samples) == len(samples) else samples
+        self.window.keep_newest(chosen)
+        self.spent = self.spent & ~samples
+        return chosen
+
+    def fold(self, weights: Floats, places: Counts) -> None:  # (A, k, m), (A,)
+        """Go on with combinations of the columns of some samples instead of the columns."""
+        slots, products = self.window.fold(weights, torch.from_numpy(places).to(self.g.device))
+        self.gram.replace(places, slots, products)
+        self.count[places] = weights.shape[1]
+        self.spent[places] = False
+
+    # -- the step -----------------------------------------------------------------------------
+
+    def advance(self, z: Tensor, f_z: Tensor) -> Tensor:  # (B, n), (B, n) -> (B, n)
+        """The next point to evaluate; a plain step without differences."""
+        self.timer.lap("bookkeeping")
+        if self.norms is None:
+            self.measure(z, f_z)
+        assert self.norms is not None
+        event, settings, fallback = no_event(z), self.settings, self.fallback
+        if self.probe is not None:
+            return self._after_probe(self.probe, z, event)
+        since = self.steps - settings.delay  # evaluations since the history started
+        weights = None
+        if self.window.size and since > self.window.nothing:
+            rhs = self._remember(z, f_z, event)
+            if settings.fallback:
+                self._watch(event)
+            if since % settings.period == 0:
+                weights = self._weights(rhs, event)
+        z_next = self._next(z, f_z, weights)
+        if fallback.active and fallback.home.any():
+            fallback.best.fill(z_next, fallback.home)
+        if weights is not None and self.keeper.wants_probe(self):
+            self._begin_probe(z_next, weights)
+        self._record(event, weights)
+        self.last_norm = self.norms[0]
+        self.last_z, self.g, self.last_g = z, self.last_g, self.g
+        self.norms, self.evaluation, self.steps = None, self.evaluation + 1, self.steps + 1
+        return z_next
+
+    def _remember(
+        self, z: Tensor, f_z: Tensor, event: Events
+    ) -> Floats:  # (B, n), (B, n), (B,) -> (B, m)
+        """Store the newest difference; the keeper makes room for it."""
+        self.timer.lap("gram")
+        window, gram = self.window, self.gram
+        self.keeper.make_room(self, event)
+        lengths = window.append(z, f_z, self.g, self.last_z, self.last_g, self.evaluation)
+        row, rhs = self.keeper.settle(self, *window.products(self.g))
+        storing = ~self.fallback.plain if self.fallback.active else None
+        dropped = gram.store(window.slot, row, storing, window.stored)
+        if dropped is not None:
+            event[dropped] |= np.int8(Event.DROP)
+            wild = ~(row[:, window.slot] < np.inf)
+            if wild.any():
+                window.erase(wild)
+        self.count += 1 if storing is None else storing
+        if lengths is not None:
+            ratio = lengths / np.sqrt(row[:, window.slot])
+            self.stretch = np.fmax(self.stretch, ratio)  # fmax passes over 0 / 0
+        return rhs
+
+    def _watch(self, event: Events) -> None:
+        """Let samples that circle fall back to plain steps: their history is emptied."""
+        self.timer.lap("bookkeeping")
+        assert self.norms is not None
+        fallback, progress = self.fallback, self.progress
+        evicted = progress.evicted if self.saved is None else progress.evicted & ~self.saved
+        if np.count_nonzero(evicted):
+            fallback.best.save(evicted, self.last_z, self.last_g, self.settings.mixing)
+        self.saved = None
+        fallback.watch(progress, self.norms[0])
+        if fallback.active:
+            self.forget(fallback.plain)
+            event[fallback.plain] |= np.int8(Event.PLAIN)
+            event[fallback.fired] |= np.int8(Event.FALLBACK)
+
+    def _weights(self, rhs: Floats, event: Events) -> Weights:  # (B, m), (B,)
+        """Solve for the weights; a column that was dropped is gone for good."""
+        self.timer.lap("solve")
+        window, gram = self.window, self.gram
+        if self.settings.least_squares == "qr":
+            columns = window.columns.transpose(0, 1)  # (B, m, n)
+            weights = qr_weights(columns, self.g, gram.used, window.stored, gram.ridge)
+        else:
+            weights = gram.solve(rhs)
+        if weights.dropped is not None:
+            event[weights.dropped] |= np.int8(Event.DROP)
+            gram.keep_only(weights.used)
+        self.keeper.choose(self, weights)
+        self.spent |= self.count >= window.size + window.nothing
+        return weights
+
+    def _next(
+        self, z: Tensor, f_z: Tensor, weights: Weights | None
+    ) -> Tensor:  # (B, n), (B, n) -> (B, n)
+        self.timer.lap("mix")
+        target = self.target(z)
+        if weights is not None:
+            self.window.step(z, f_z, self.g, weights.gamma, out=target)
+        elif self.settings.mixing == 1.0:
+            target.copy_(f_z)
+        else:
+            torch.add(z, self.g, alpha=self.settings.mixing, out=target)
+        self.timer.lap("bookkeeping")
+        return target
+
+    def _record(self, event: Events, weights: Weights | None) -> None:
+        """What this step saw, raw: the history makes columns of it after the solve."""
+        assert self.norms is not None
+        if weights is None:
+            self.diagnostics = replace(self.plain_step, event=event)
+            return
+        gamma = weights.gamma * weights.used  # not the newest residual's, which is no difference's
+        self.diagnostics = WindowDiagnostics(
+            event, gamma, weights.removed, self.norms[0], weights.used, weights.pivots
+        )
+
+    # -- probes -------------------------------------------------------------------------------
+
+    def _begin_probe(self, z_next: Tensor, weights: Weights) -> None:  # (B, n)
+        """In place: go to z - dZ^T gamma first, and where the step leads after that."""
+        foretold = self.window.predict(self.g, weights.gamma)
+        size = 1 + np.abs(weights.gamma).sum(1)
+        self.probe = Probe(z_next.clone(), foretold, size)
+        z_next.sub_(foretold, alpha=self.settings.mixing)
+
+    def _after_probe(self, probe: Probe, z: Tensor, event: Events) -> Tensor:  # (B, n) -> (B, n)
+        """Compare the residual with the foretold one; go on as if there had been no probe."""
+        assert self.norms is not None
+        off = self.rows.view(torch.sub(self.g, probe.foretold))
+        self.keeper.judge(self, probe, np.sqrt(self.rows.squares(off)))
+        event |= np.int8(Event.PROBE)
+        self.diagnostics = replace(self.plain_step, event=event)
+        best, fallback, mixing = self.progress.newest, self.fallback.best, self.settings.mixing
+        if self.settings.fallback:
+            if np.count_nonzero(self.progress.evicted):
+                fallback.save(self.progress.evicted, self.last_z, self.last_g, mixing)
+            if np.count_nonzero(best):
+                fallback.save(best, z, self.g, mixing)
+            self.saved = best
+        self.norms, self.probe, self.evaluation = None, None, self.evaluation + 1
+        return probe.after
