@@ -2,7 +2,7 @@
 
 from andersonn_core.crossover import Crossover, crossover
 from andersonn_core.driver import Step
-from andersonn_core.methods import METHODS, Anderson, Broyden, Picard
+from andersonn_core.methods import IDR, METHODS, Anderson, Broyden, Picard, ShortRecurrence
 from andersonn_core.problems import PROBLEMS
 from andersonn_core.results import Event, History, NotConvergedError, SolveResult, Status
 from andersonn_core.runcard import RunCard
@@ -12,6 +12,7 @@ from andersonn_core.specs import KnobError
 __version__ = "0.1.0"
 
 __all__ = [
+    "IDR",
     "METHODS",
     "PROBLEMS",
     "Anderson",
@@ -23,6 +24,7 @@ __all__ = [
     "NotConvergedError",
     "Picard",
     "RunCard",
+    "ShortRecurrence",
     "SolveResult",
     "SolveSpec",
     "Status",

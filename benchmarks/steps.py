@@ -28,7 +28,7 @@ from andersonn_core import Anderson, solve
 from andersonn_core.runcard import RunCard
 
 RESULTS = Path(__file__).parent / "results" / "steps.json"
-WARM = 8  # steps until every window is full and every buffer has been touched
+WARM = 13  # steps until every window is full and every buffer has been touched
 
 
 @dataclass
@@ -109,8 +109,8 @@ class Case:
 CASES = [
     Case(64, 256, 5, 60, 9, "torchdeq", 2.3),
     Case(256, 1024, 5, 60, 7, "torchdeq", 3.0, 3.8),
-    Case(64, 49152, 5, 30, 5, "torchdeq", 7.0, 8.0),
-    Case(1, 10_000_000, 4, 20, 3, "torchdeq", 9.0, 13.0),
+    Case(64, 49152, 5, 34, 5, "torchdeq", 7.0, 8.0),
+    Case(1, 10_000_000, 4, 26, 3, "torchdeq", 9.0, 13.0),
     Case(1, 1_000_000, 10, 40, 5, "scipy", 5.0),
 ]
 QUICK = CASES[:2]

@@ -15,19 +15,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from andersonn_core import Anderson, Broyden, Picard, SolveResult, solve
+from andersonn_core import IDR, Anderson, Broyden, Picard, ShortRecurrence, SolveResult, solve
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import (
     PROBLEMS,
     Affine,
     Bratu,
+    Chandrasekhar,
+    ConvectionDiffusion,
     DigitsDEQ,
+    Lasso,
     Newton,
+    PageRank,
     Poisson,
     ProblemSpec,
     Rotation,
     Sinkhorn,
     Tanh,
+    ValueIteration,
 )
 
 FixedPointMap = Callable[[Tensor], Tensor]
@@ -37,8 +42,13 @@ SMALL: dict[str, ProblemSpec] = {
     "digits_deq": DigitsDEQ(batch_size=3),
     "poisson": Poisson(size=12, batch_size=3),
     "bratu": Bratu(size=12, batch_size=3),
+    "convection": ConvectionDiffusion(size=12, batch_size=3),
     "tanh": Tanh(size=24, batch_size=3),
     "affine": Affine(size=20, batch_size=3),
+    "chandrasekhar": Chandrasekhar(size=24, batch_size=3),
+    "lasso": Lasso(size=30, rows=12, batch_size=3),
+    "value_iteration": ValueIteration(size=24, batch_size=3),
+    "pagerank": PageRank(size=40, batch_size=3),
     "rotation": Rotation(size=2, batch_size=3),
     "sinkhorn": Sinkhorn(size=20, epsilon=0.02, batch_size=3),
     "newton": Newton(size=8, batch_size=3),
@@ -50,6 +60,12 @@ METHODS_TO_RUN = [
     Anderson(),
     Anderson(least_squares="qr", restart="never"),
     Anderson(least_squares="residuals"),
+    Anderson(window=6, restart="deflated"),
+    Anderson(window=6, restart="deflated", least_squares="residuals"),
+    Anderson(window=10, restart="auto"),
+    Anderson(window=6, restart="auto", least_squares="residuals"),
+    ShortRecurrence(),
+    IDR(shadow=4),
     Broyden(),
 ]
 every_method = pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def relative_residual(problem: Problem, z: torch.Tensor) -> torch.Tensor:
 
 def test_the_table_lists_every_family_by_its_name_in_the_page_s_order():
     assert FAMILIES == [
-        "digits_deq", "poisson", "bratu", "tanh", "affine", "rotation", "sinkhorn", "newton",
+        "digits_deq", "poisson", "bratu", "convection", "tanh", "affine", "chandrasekhar", "lasso",
+        "value_iteration", "pagerank", "rotation", "sinkhorn", "newton",
     ]  # fmt: skip
     for name, family in PROBLEMS.items():
         assert family.name == name

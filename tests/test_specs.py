@@ -80,7 +80,7 @@ def test_the_defaults_are_those_that_the_documentation_names():
         (Anderson, "window", "0 to 100"),
         (Anderson, "mixing", "above 0 to 2"),
         (Anderson, "regularization", "0 to 1, or None"),
-        (Anderson, "restart", "one of full, never"),
+        (Anderson, "restart", "one of full, never, deflated, auto"),
         (Anderson, "fallback", "True or False"),
         (SolveKnobs, "atol", "at least 0"),
         (SolveSpec, "problem", "a spec"),
@@ -94,7 +94,7 @@ def test_the_allowed_values_are_said_in_words(spec, name, text):
 def test_the_tables_are_keyed_by_the_names_that_the_specs_carry():
     for table in (METHODS, PROBLEMS):
         assert all(key == spec.name and spec.label for key, spec in table.items())
-    assert list(METHODS) == ["picard", "anderson", "broyden"]
+    assert list(METHODS) == ["picard", "anderson", "short_recurrence", "idr", "broyden"]
 
 
 def test_a_new_knob_needs_one_declaration():
@@ -189,7 +189,7 @@ def test_switches_take_only_true_or_false(value):
 
 def test_a_misspelled_choice_is_refused_with_the_closest_one():
     message = refusal(Anderson, restart="ful")
-    assert message.endswith("it must be one of full, never. Did you mean 'full'?")
+    assert message.endswith("it must be one of full, never, deflated, auto. Did you mean 'full'?")
     assert "one of gram, qr, residuals" in refusal(Anderson, least_squares="cholesky")
     refusal(Anderson, restart=True)
 

@@ -3,20 +3,26 @@
 from andersonn_core.methods.anderson import Anderson
 from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics
 from andersonn_core.methods.broyden import Broyden
+from andersonn_core.methods.idr import IDR
 from andersonn_core.methods.picard import Picard
+from andersonn_core.methods.short_recurrence import ShortRecurrence
 
 METHODS: dict[str, type[MethodSpec]] = {
     Picard.name: Picard,
     Anderson.name: Anderson,
+    ShortRecurrence.name: ShortRecurrence,
+    IDR.name: IDR,
     Broyden.name: Broyden,
 }
 
 __all__ = [
+    "IDR",
     "METHODS",
     "Anderson",
     "Broyden",
     "MethodSpec",
     "MethodState",
     "Picard",
+    "ShortRecurrence",
     "StepDiagnostics",
 ]

@@ -8,14 +8,14 @@ be g - dG^T gamma. How far off it is tells what the differences are worth:
 - as large as the residual itself: old differences mislead; a full window is dropped.
 - between: slow directions are worth keeping, until a growing residual shows that they are stale.
 
-Probes come when the window is full for the first time and whenever the evaluations have tripled.
+Probes come when the window is full for the first time and whenever there are ten times as many
+evaluations: they cost one each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +27,12 @@ from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import newest_directions
 from andersonn_core.methods.idr import Induced, Shadow
-from andersonn_core.methods.keepers import Slide, Slow, stale
+from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
 from andersonn_core.methods.short_recurrence import Orthogonal
 from andersonn_core.methods.windowed import Probe, WindowState
 from andersonn_core.results import Event
 
-AGAIN = 3  # the next probe comes after so many times the evaluations
+AGAIN = 10  # the next probe comes after so many times the evaluations
 ROUNDING = 10.0  # an affine map's residual is foretold up to so many rounding errors of f(z)
 INFORMED = 10.0  # a foretold residual below so many times that limit proves nothing
 # Where rounding hides curvature below this fraction of the foretold residual, slow directions do
@@ -40,7 +40,6 @@ INFORMED = 10.0  # a foretold residual below so many times that limit proves not
 # Poisson 128x128 and 706 on Bratu, slow directions 182 and 154.
 RESOLVED = 1e-6
 MISLED, TRUSTED = 1.0, 0.1  # errors over foretold residuals: drop above, keep again below
-LOST = 1e3  # a residual so many times the best: what was taken for affine is not
 
 
 class Mode(IntEnum):
@@ -61,16 +60,6 @@ _WHAT = {
 }
 
 
-class Note(NamedTuple):
-    """Samples that changed their mode together."""
-
-    evaluation: int
-    mode: Mode
-    samples: int
-    of: int
-    error: float  # median of the samples' errors over their foretold residuals
-
-
 @dataclass
 class Choosing(Slide):
     """Slow directions, the newest difference, orthogonal pairs or a shadow space, per sample."""
@@ -80,7 +69,7 @@ class Choosing(Slide):
     induced: Induced
     mode: NDArray[np.int8]  # (B,) of Mode
     next_probe: int  # the evaluation from which a probe is due
-    decided: list[Note] = field(default_factory=list)
+    decided: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, z: Tensor, size: int, kept: int) -> Choosing:  # (B, n)
@@ -90,12 +79,14 @@ class Choosing(Slide):
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """As each sample's mode says."""
-        slow = self.mode <= Mode.SLOW
-        grown = stale(state) & slow
-        self.slow.fold(state, state.spent & slow & ~grown, event)
-        lost = self._affine & (state.progress.scores[-1] > LOST * state.progress.best[-1])
-        self.mode[lost] = Mode.SLOW
-        emptied = grown | lost | (state.spent & (self.mode == Mode.NEWEST))
+        # Orthogonal pairs never let a contraction's residual grow: if it does, it is not affine.
+        grown = stale(state) & (self.mode <= Mode.ORTHOGONAL) & (self.mode != Mode.NEWEST)
+        gone = (grown & self._affine) | drop_lost(state, event, self._affine)
+        self._note(state, gone, "the residual grew as no affine map's does: slow directions again")
+        self.mode[gone] = Mode.SLOW
+        slow = (self.mode <= Mode.SLOW) & ~grown
+        self.slow.fold(state, state.spent & slow, event)
+        emptied = grown | (state.spent & (self.mode == Mode.NEWEST))
         if np.count_nonzero(emptied):
             event[emptied] |= np.int8(Event.RESTART)
             state.restart(emptied)
@@ -140,7 +131,10 @@ class Choosing(Slide):
             symmetric = self._symmetric(state)
             mode[begun & symmetric], mode[begun & ~symmetric] = Mode.ORTHOGONAL, Mode.INDUCED
         mode = np.where(informed, mode, self.mode).astype(np.int8)
-        self._note(state, mode, error / foretold)
+        for new in np.unique(mode[mode != self.mode]):
+            who = (mode == new) & (self.mode != new)
+            off = float(np.median((error / foretold)[who]))
+            self._note(state, who, f"{_WHAT[new]} (foretold residual off by {off:.1g} of itself)")
         self._change(state, mode)
 
     @property
@@ -176,20 +170,15 @@ class Choosing(Slide):
         if (mode == Mode.INDUCED).any():
             self.induced.shadow.fill(state.window.columns)
 
-    def _note(self, state: WindowState, mode: NDArray[np.int8], error: Floats) -> None:
-        for new in np.unique(mode[mode != self.mode]):
-            who = (mode == new) & (self.mode != new)
-            median = float(np.median(error[who]))
-            size = int(np.count_nonzero(who))
-            self.decided.append(Note(state.evaluation + 1, Mode(new), size, len(mode), median))
+    def _note(self, state: WindowState, who: Flags, what: str) -> None:  # (B,)
+        num = np.count_nonzero(who)
+        if num:
+            of = f"{num} of {len(who)} samples"
+            self.decided.append(f"evaluation {state.evaluation + 1}, {of}: {what}")
 
     def notes(self) -> tuple[str, ...]:
         """Each decision as a sentence."""
-        return tuple(
-            f"evaluation {note.evaluation}, {note.samples} of {note.of} samples: {_WHAT[note.mode]}"
-            f" (foretold residual off by {note.error:.1g} of itself)"
-            for note in self.decided
-        )
+        return tuple(self.decided)
 
     def select(self, indices: Tensor) -> Choosing:  # (A,)
         """The choices of some samples."""

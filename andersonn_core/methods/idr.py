@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.base import MethodSpec
-from andersonn_core.methods.keepers import Slide
+from andersonn_core.methods.keepers import Slide, drop_lost
 from andersonn_core.methods.windowed import Keeper, Settings, WindowState
 from andersonn_core.specs import knob
 
@@ -72,6 +72,10 @@ class Induced(Slide):
 
     def __init__(self, shadow: Shadow) -> None:
         self.shadow = shadow
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """Begin anew where the history leads astray."""
+        drop_lost(state, event)
 
     def settle(self, state: WindowState, row: Floats, rhs: Floats) -> tuple[Floats, Floats]:
         """Take the newest difference's products with P."""

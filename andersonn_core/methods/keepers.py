@@ -11,6 +11,7 @@ from andersonn_core.methods.deflation import slow_directions
 from andersonn_core.methods.windowed import Keeper, Probe, WindowState
 from andersonn_core.results import Event
 
+LOST = 1e3  # a residual so many times the best: what holds on affine maps does not hold here
 GROWTH = 1.1  # a residual that grows by this factor shows that the kept directions are stale
 
 
@@ -94,3 +95,15 @@ def stale(state: WindowState) -> Flags:  # (B,)
     assert state.norms is not None
     grown: Flags = (state.norms[0] > GROWTH * state.last_norm) & (state.count > 0)
     return grown
+
+
+def drop_lost(state: WindowState, event: Events, samples: Flags | None = None) -> Flags:  # (B,)
+    """Empty the histories of those (among `samples`) that have gone astray; who they are."""
+    progress = state.progress
+    lost: Flags = progress.scores[-1] > LOST * progress.best[-1]
+    if samples is not None:
+        lost &= samples
+    if np.count_nonzero(lost):
+        event[lost] |= np.int8(Event.RESTART)
+        state.restart(lost)
+    return lost

@@ -19,9 +19,11 @@ from torch import Tensor
 from andersonn_core.arrays import Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.methods.base import MethodSpec
-from andersonn_core.methods.keepers import Slide
+from andersonn_core.methods.keepers import Slide, drop_lost
 from andersonn_core.methods.windowed import Settings, WindowState
 from andersonn_core.specs import knob
+
+DEPENDENT = 10  # rounding errors in the squared length: fewer are no new direction
 
 
 class Orthogonal(Slide):
@@ -31,7 +33,8 @@ class Orthogonal(Slide):
         self.pairs = pairs
 
     def make_room(self, state: WindowState, event: Events) -> None:
-        """Forget all but the newest pairs."""
+        """Forget all but the newest pairs; all of them where they lead astray."""
+        drop_lost(state, event)
         self.trim(state, np.ones(len(event), np.bool_))
 
     def trim(self, state: WindowState, samples: Flags) -> None:  # (B,)
@@ -50,12 +53,19 @@ class Orthogonal(Slide):
     def project(
         self, state: WindowState, row: Floats, samples: Flags
     ) -> tuple[Floats, Floats]:  # (B, m), (B,) -> (B, m), (B, m)
-        """Make the newest difference of some samples orthogonal to their stored ones."""
+        """Make the newest difference of some samples orthogonal to their stored ones.
+
+        One of which only rounding is left gets the products of an empty one: it is not used.
+        """
         window = state.window
         assert isinstance(window, DifferenceWindow)
         gamma = state.gram.solve(row).gamma
         window.project(np.where(samples[:, None], gamma, 0.0))
-        return window.products(state.g)
+        before = row[:, window.slot]
+        row, rhs = window.products(state.g)
+        nothing = row[:, window.slot] < DEPENDENT * state.gram.precision * before
+        row[samples & nothing] = 0.0
+        return row, rhs
 
 
 class ShortRecurrence(MethodSpec):

@@ -225,11 +225,20 @@ class WindowState(MethodState):
         return chosen
 
     def fold(self, weights: Floats, places: Counts) -> None:  # (A, k, m), (A,)
-        """Go on with combinations of the columns of some samples instead of the columns."""
+        """Go on with combinations of the columns of some samples instead of the columns.
+
+        A sample whose combinations under- or overflow goes on without any.
+        """
         slots, products = self.window.fold(weights, torch.from_numpy(places).to(self.g.device))
-        self.gram.replace(places, slots, products)
+        square = products.diagonal(axis1=1, axis2=2)
+        fine = (np.isfinite(products).all(2) & (square > 0)).all(1)
+        self.gram.replace(places[fine], slots, products[fine])
         self.count[places] = weights.shape[1]
         self.spent[places] = False
+        if not fine.all():
+            failed = np.zeros_like(self.spent)
+            failed[places[~fine]] = True
+            self.restart(failed)
 
     # -- the step -----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from andersonn_core.specs import Knob
 from lab.knobs import devices
 
 GREEK = {
+    "alpha": "\N{GREEK SMALL LETTER ALPHA}", "gamma": "\N{GREEK SMALL LETTER GAMMA}",
     "beta": "\N{GREEK SMALL LETTER BETA}", "lambda": "\N{GREEK SMALL LETTER LAMDA}",
     "rho": "\N{GREEK SMALL LETTER RHO}", "eta": "\N{GREEK SMALL LETTER ETA}",
     "theta": "\N{GREEK SMALL LETTER THETA}", "eps": "\N{GREEK SMALL LETTER EPSILON}",
