@@ -93,6 +93,7 @@ class Driver:
         self.answer = self.layout.pack(z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
+        self.notes: tuple[str, ...] = ()  # of states that are gone
         self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0
         self.z: Tensor  # (A, n) to be evaluated next
@@ -220,6 +221,7 @@ class Driver:
         referee = self.referee
         if self.num_evals >= self.knobs.max_iter or (referee.status == Status.CANCELLED).any():
             return False
+        self.notes = self.state.notes()
         self._take_everyone()
         self.confirmed_from = self.num_evals
         start = self.clock.mark()
@@ -315,7 +317,7 @@ class Driver:
             diagnostics=_counts(history) | {"compactions": self.compactions},
             error_estimate=residual * self._stretch(history),
             card=self.card,
-            notes=self.state.notes(),
+            notes=self.notes + self.state.notes(),
         )
         result.card = self.card.with_summary(result)
         return result

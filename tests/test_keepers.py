@@ -271,7 +271,7 @@ def test_single_precision_hides_curvature_so_that_slow_directions_are_kept():
 
 
 def test_steps_around_a_probe_are_those_without_it():
-    problem = Bratu(size=12, dtype="float64").build()
+    problem = Bratu(size=32, dtype="float64").build()
     knobs = {"rtol": 0.0, "max_iter": 16}
     with_probe, _ = iterates(problem.f, problem.z0, Anderson(window=10, restart="auto"), **knobs)
     without, _ = iterates(problem.f, problem.z0, Anderson(window=10, restart="deflated"), **knobs)
@@ -279,25 +279,46 @@ def test_steps_around_a_probe_are_those_without_it():
     torch.testing.assert_close(steps, without[:15], rtol=1e-12, atol=1e-12)
 
 
-def test_each_sample_is_tested_by_itself():
-    slope = torch.linspace(-0.9, 0.95, 30, dtype=torch.float64)
-    curved = torch.tensor([[0.0], [0.4], [0.0]], dtype=torch.float64)
+class Mixed:
+    """An affine sample, a curved one, a fast one (every eigenvalue small), another affine one."""
 
-    class Mixed:
-        def __init__(self, curved):
-            self.curved = curved
+    slope = torch.linspace(-0.9, 0.97, 30, dtype=torch.float64)
 
-        def __call__(self, z):
-            return slope * z + 1 + self.curved * torch.sin(z)
+    def __init__(self, curved=(0.0, 0.4, 0.0, 0.0), size=(1.0, 1.0, 0.2, 1.0)):
+        self.curved, self.size = (
+            torch.tensor(row, dtype=torch.float64)[:, None] for row in (curved, size)
+        )
 
-    z0 = torch.zeros(3, 30, dtype=torch.float64)
+    def __call__(self, z):
+        return self.size * self.slope * z + 1 + self.curved * torch.sin(z)
+
+    def select(self, indices):
+        return Mixed(self.curved[indices, 0].tolist(), self.size[indices, 0].tolist())
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_each_sample_is_tested_by_itself(compact):
+    z0 = torch.zeros(4, 30, dtype=torch.float64)
     method = Anderson(window=8, restart="auto")
-    together = solve(Mixed(curved), z0, method, rtol=1e-10)
-    assert any("2 of 3 samples: the map is affine" in note for note in together.notes)
-    for b in range(3):
-        alone = solve(Mixed(curved[b : b + 1]), z0[:1], method, rtol=1e-10)
+    together = solve(Mixed(), z0, method, rtol=1e-12, compact=compact)
+    assert any("2 of 4 samples: the map is affine" in note for note in together.notes)
+    probed = ((together.history.event & Event.PROBE) != 0).any(0)
+    assert probed.tolist() == [True, True, False, True]
+    for b in range(4):
+        indices = torch.tensor([b])
+        alone = solve(Mixed().select(indices), z0[indices], method, rtol=1e-12)
         assert int(together.sample_evals[b]) == alone.num_evals
-        torch.testing.assert_close(together.z[b], alone.z[0], rtol=0, atol=1e-13)
+        assert torch.equal(together.z[b], alone.z[0])
+
+
+def test_a_fast_sample_takes_a_step_while_others_are_probed():
+    method = Anderson(window=8, restart="auto")
+    fast = Mixed().select(torch.tensor([2]))
+    z0 = torch.zeros(4, 30, dtype=torch.float64)
+    alone = solve(fast, z0[:1], Anderson(window=8, restart="never"), rtol=1e-12)
+    points, together = iterates(Mixed(), z0, method, rtol=1e-12)
+    assert not bool((points[9, 2] == points[10, 2]).all())
+    assert int(together.sample_evals[2]) <= alone.num_evals + 1
 
 
 def test_what_was_taken_for_affine_and_is_not_is_given_up():

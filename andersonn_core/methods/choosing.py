@@ -9,7 +9,8 @@ be g - dG^T gamma. How far off it is tells what the differences are worth:
 - between: slow directions are worth keeping, until a growing residual shows that they are stale.
 
 Probes come when the window is full for the first time and whenever there are ten times as many
-evaluations: they cost one each.
+evaluations: they cost one each. Samples whose residual falls fast are left alone: their window
+slides.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ INFORMED = 10.0  # a foretold residual below so many times that limit proves not
 # better than what relies on an affine map: in float32 two orthogonal pairs take 473 evaluations on
 # Poisson 128x128 and 706 on Bratu, slow directions 182 and 154.
 RESOLVED = 1e-6
-MISLED, TRUSTED = 1.0, 0.1  # errors over foretold residuals: drop above, keep again below
+MISLED, TRUSTED = 0.4, 0.1  # errors over foretold residuals: drop above, keep again below
+# While the residual falls by ten in so many evaluations, no direction is slow, and the solve soon
+# over: the window slides, and no evaluation is spent on a probe.
+FAST = 4
 
 
 class Mode(IntEnum):
@@ -84,9 +88,9 @@ class Choosing(Slide):
         gone = (grown & self._affine) | drop_lost(state, event, self._affine)
         self._note(state, gone, "the residual grew as no affine map's does: slow directions again")
         self.mode[gone] = Mode.SLOW
-        slow = (self.mode <= Mode.SLOW) & ~grown
-        self.slow.fold(state, state.spent & slow, event)
-        emptied = grown | (state.spent & (self.mode == Mode.NEWEST))
+        spent = state.spent & ~self._fast(state)
+        self.slow.fold(state, spent & (self.mode <= Mode.SLOW) & ~grown, event)
+        emptied = grown | (spent & (self.mode == Mode.NEWEST))
         if np.count_nonzero(emptied):
             event[emptied] |= np.int8(Event.RESTART)
             state.restart(emptied)
@@ -108,12 +112,12 @@ class Choosing(Slide):
         state.fallback.since[self._affine] = len(state.progress.best) - 1
         self.induced.replace(state, weights, self.mode == Mode.INDUCED)
 
-    def wants_probe(self, state: WindowState) -> bool:
-        """Whether one is due; the same evaluation for all samples."""
-        due = state.evaluation >= self.next_probe
-        if due:
-            self.next_probe = AGAIN * (state.evaluation + 1)
-        return due
+    def wants_probe(self, state: WindowState) -> Flags | None:  # (B,)
+        """All samples but the fast ones, at evaluations that are the same for every sample."""
+        if state.evaluation < self.next_probe:
+            return None
+        self.next_probe = AGAIN * (state.evaluation + 1)
+        return ~self._fast(state)
 
     def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
         """Give every sample its mode."""
@@ -121,7 +125,7 @@ class Choosing(Slide):
         foretold = np.sqrt(state.rows.squares(state.rows.view(probe.foretold)))
         limit = ROUNDING * state.fallback.rounding * state.norms[1] * probe.weight
         enough = state.gram.used.sum(1) >= min(4, state.window.size)
-        informed = enough & (foretold > INFORMED * limit) & np.isfinite(error)
+        informed = probe.samples & enough & (foretold > INFORMED * limit) & np.isfinite(error)
         bar = np.where(self.mode == Mode.NEWEST, TRUSTED, MISLED) * foretold
         mode = np.where(error > bar, np.int8(Mode.NEWEST), np.int8(Mode.SLOW))
         affine = error <= limit
@@ -141,6 +145,12 @@ class Choosing(Slide):
     def _affine(self) -> Flags:  # (B,)
         affine: Flags = self.mode >= Mode.ORTHOGONAL
         return affine
+
+    def _fast(self, state: WindowState) -> Flags:  # (B,)
+        scores = state.progress.scores
+        seen = min(state.window.size, len(scores) - 1)
+        fast: Flags = scores[-1] < 10.0 ** (-seen / FAST) * scores[-1 - seen]
+        return fast
 
     def _symmetric(self, state: WindowState) -> Flags:  # (B,)
         """Whether dG dZ^T is symmetric to rounding, in columns of unit residual norm."""

@@ -28,9 +28,9 @@ class Slide:
     def choose(self, state: WindowState, weights: Weights) -> None:
         """Least squares it is."""
 
-    def wants_probe(self, state: WindowState) -> bool:
+    def wants_probe(self, state: WindowState) -> Flags | None:  # (B,)
         """Never."""
-        return False
+        return None
 
     def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
         """There are no probes."""

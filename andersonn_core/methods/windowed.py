@@ -60,8 +60,11 @@ class Keeper(Protocol):
         """May put other weights in place of those of least squares."""
         ...
 
-    def wants_probe(self, state: WindowState) -> bool:
-        """Whether to evaluate f once where the residual could be foretold."""
+    def wants_probe(self, state: WindowState) -> Flags | None:  # (B,)
+        """Which samples should evaluate f once where the residual can be foretold.
+
+        None at most evaluations; the others must be the same ones whatever the samples do.
+        """
         ...
 
     def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
@@ -126,14 +129,16 @@ class WindowDiagnostics(StepDiagnostics):
 class Probe:
     """An evaluation at z - dZ^T gamma, where an affine map's residual is known beforehand."""
 
+    samples: Flags  # (B,) the others go on as ever, but for the ring, which all share: it waits
     after: Tensor  # (B, n) the step's own proposal, evaluated next
     foretold: Tensor  # (B, n) g - dG^T gamma
     weight: Floats  # (B,) 1 + ||gamma||_1: how much rounding errors of the history count
 
     def select(self, indices: Tensor) -> Probe:  # (A,)
         """The probe of some samples."""
-        weight = self.weight[indices.cpu().numpy()]
-        return Probe(self.after[indices], self.foretold[indices], weight)
+        places = indices.cpu().numpy()
+        weight, samples = self.weight[places], self.samples[places]
+        return Probe(samples, self.after[indices], self.foretold[indices], weight)
 
 
 @dataclass
@@ -250,7 +255,7 @@ class WindowState(MethodState):
         assert self.norms is not None
         event, settings, fallback = no_event(z), self.settings, self.fallback
         if self.probe is not None:
-            return self._after_probe(self.probe, z, event)
+            return self._after_probe(self.probe, z, f_z, event)
         since = self.steps - settings.delay  # evaluations since the history started
         weights = None
         if self.window.size and since > self.window.nothing:
@@ -262,7 +267,7 @@ class WindowState(MethodState):
         z_next = self._next(z, f_z, weights)
         if fallback.active and fallback.home.any():
             fallback.best.fill(z_next, fallback.home)
-        if weights is not None and self.keeper.wants_probe(self):
+        if weights is not None:
             self._begin_probe(z_next, weights)
         self._record(event, weights)
         self.last_norm = self.norms[0]
@@ -351,25 +356,53 @@ class WindowState(MethodState):
     # -- probes -------------------------------------------------------------------------------
 
     def _begin_probe(self, z_next: Tensor, weights: Weights) -> None:  # (B, n)
-        """In place: go to z - dZ^T gamma first, and where the step leads after that."""
+        """In place: those who want one go to z - dZ^T gamma first, then where the step leads."""
+        samples = self.keeper.wants_probe(self)
+        if samples is None:
+            return
         foretold = self.window.predict(self.g, weights.gamma)
         size = 1 + np.abs(weights.gamma).sum(1)
-        self.probe = Probe(z_next.clone(), foretold, size)
-        z_next.sub_(foretold, alpha=self.settings.mixing)
+        self.probe = Probe(samples, z_next.clone(), foretold, size)
+        places = self._places(samples)
+        z_next[places] = z_next[places].sub_(foretold[places], alpha=self.settings.mixing)
 
-    def _after_probe(self, probe: Probe, z: Tensor, event: Events) -> Tensor:  # (B, n) -> (B, n)
-        """Compare the residual with the foretold one; go on as if there had been no probe."""
+    def _after_probe(
+        self, probe: Probe, z: Tensor, f_z: Tensor, event: Events
+    ) -> Tensor:  # (B, n), (B, n) -> (B, n)
+        """Compare residuals with the foretold ones; go on as if there had been no probe."""
         assert self.norms is not None
         off = self.rows.view(torch.sub(self.g, probe.foretold))
+        self._save_best(z)
+        if not probe.samples.all():
+            self._go_on(probe, z, f_z)
         self.keeper.judge(self, probe, np.sqrt(self.rows.squares(off)))
-        event |= np.int8(Event.PROBE)
+        event[probe.samples] |= np.int8(Event.PROBE)
         self.diagnostics = replace(self.plain_step, event=event)
-        best, fallback, mixing = self.progress.newest, self.fallback.best, self.settings.mixing
-        if self.settings.fallback:
-            if np.count_nonzero(self.progress.evicted):
-                fallback.save(self.progress.evicted, self.last_z, self.last_g, mixing)
-            if np.count_nonzero(best):
-                fallback.save(best, z, self.g, mixing)
-            self.saved = best
         self.norms, self.probe, self.evaluation = None, None, self.evaluation + 1
         return probe.after
+
+    def _go_on(self, probe: Probe, z: Tensor, f_z: Tensor) -> None:  # (B, n), (B, n)
+        """Samples without a probe take a step with the differences that they have."""
+        gamma = self.gram.solve(self.window.products(self.g)[1]).gamma
+        step = torch.empty_like(probe.after)
+        self.window.step(z, f_z, self.g, gamma, out=step)
+        places = self._places(~probe.samples)
+        self.last_z = self.last_z.clone()
+        for old, new in ((probe.after, step), (self.last_z, z), (self.last_g, self.g)):
+            old[places] = new[places]
+        assert self.norms is not None
+        self.last_norm = np.where(probe.samples, self.last_norm, self.norms[0])
+
+    def _save_best(self, z: Tensor) -> None:  # (B, n)
+        """For the fallback: a probe may be the best point, or follow it."""
+        if not self.settings.fallback:
+            return
+        progress, best, mixing = self.progress, self.fallback.best, self.settings.mixing
+        if np.count_nonzero(progress.evicted):
+            best.save(progress.evicted, self.last_z, self.last_g, mixing)
+        if np.count_nonzero(progress.newest):
+            best.save(progress.newest, z, self.g, mixing)
+        self.saved = progress.newest
+
+    def _places(self, samples: Flags) -> Tensor:  # (B,) -> (A,)
+        return torch.from_numpy(np.flatnonzero(samples)).to(self.g.device)
