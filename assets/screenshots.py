@@ -43,17 +43,21 @@ def served_lab() -> Iterator[str]:
         process.wait()
 
 
+def chromium() -> str:
+    """Where Chromium is; ends the program without one."""
+    names = ("chromium", "chromium-browser", "chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        raise SystemExit("the pictures need Chromium on the PATH (Debian: apt install chromium)")
+    return found
+
+
 def main() -> None:
     """Take all pictures."""
     from playwright.sync_api import sync_playwright
 
-    chromium = (
-        shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-    )
-    if chromium is None:
-        raise SystemExit("the pictures need Chromium on the PATH (Debian: apt install chromium)")
     with served_lab() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         for name, query in PICTURES.items():
             page = browser.new_page(viewport=SIZE)
             page.goto(url + query)

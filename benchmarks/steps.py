@@ -1,4 +1,4 @@
-"""What a step costs beside the peers and beside a copy of the memory it touches: `make bench`.
+"""What a step costs beside the peers and a copy of the memory it touches: `make bench-steps`.
 
 Each contender solves the same elementwise linear map with a tolerance that nobody meets. Its time
 is what passes between the map's return and its next call, the whole driver included: CPU time of

@@ -70,6 +70,13 @@ class ResidualWindow:
             self.p[slot].copy_(z)
             self.rows.add_scaled(self._p[slot], self._g[slot], self.mixing)
 
+    def replace(
+        self, places: Tensor, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
+    ) -> None:  # (A,), (B, n) each
+        """Store a newer residual of some samples over their newest, in the same slot."""
+        self.g[self.slot, places] = g[places]
+        self.p[self.slot, places] = z[places].add(g[places], alpha=self.mixing)
+
     def products(self, g: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B, m + 1), (B, m + 1)
         """The inner products of all residuals with the newest one, twice: it is g."""
         row = self.rows.inner(self._g, self._g[self.slot])
@@ -112,7 +119,11 @@ class ResidualWindow:
         for ring in (self.p, self.g):
             made = torch.bmm(factors, ring[:, places].transpose(0, 1))  # (A, k + 1, n)
             ring[where, places] = made.transpose(0, 1)
-        return slots, host(torch.bmm(made, made.mT))
+        products = host(torch.bmm(made, made.mT))
+        broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)
+        for ring in (self.p, self.g):  # columns that do not count are multiplied by 0
+            ring[where, places[broken]] = 0.0
+        return slots, products
 
     def erase(self, samples: Flags) -> None:  # (B,)
         """Make the newest residuals of these samples zero: not finite, they would spread."""

@@ -87,6 +87,14 @@ class DifferenceWindow:
         rows.add_scaled(du, dg, self.mixing)
         return lengths
 
+    def replace(
+        self, places: Tensor, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
+    ) -> None:  # (A,), (B, n) each
+        """Store newer differences of some samples over their newest, in the same slot."""
+        dg = g[places] - last_g[places]
+        self.dg[self.slot, places] = dg
+        self.du[self.slot, places] = (z[places] - last_z[places]).add_(dg, alpha=self.mixing)
+
     def products(self, g: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B, m), (B, m)
         """The inner products of all columns with the newest one, and with g."""
         rows, newest, target = self.rows, self._dg[self.slot], self.rows.view(g)
@@ -160,7 +168,11 @@ class DifferenceWindow:
             made = torch.bmm(factors, ring[:, places].transpose(0, 1))  # (A, k, n)
             ring[where, places] = made.transpose(0, 1)
         self.count[places.cpu().numpy()] = k
-        return slots, host(torch.bmm(made, made.mT))
+        products = host(torch.bmm(made, made.mT))
+        broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)
+        for ring in (self.du, self.dg):  # columns that do not count are multiplied by 0
+            ring[where, places[broken]] = 0.0
+        return slots, products
 
     def _equal_counts(self) -> list[tuple[slice, slice]]:
         """Neighbours with equally many columns, and where those lie.

@@ -144,9 +144,9 @@ class ScaledGram:
             failed = (info.numpy() > 0) | ~(pivots.min(1) >= least)  # so that NaN fails, too
             eye = torch.eye(factor.shape[1], dtype=factor.dtype)
             inverse = torch.linalg.solve_triangular(factor, eye, upper=False).numpy()
-            self.inverse[places] = inverse * self.used[places][:, :, None]
+            self.inverse[places] = np.where(self.used[places][:, :, None], inverse, 0.0)
             self.pivots[places] = pivots
-            places = places[failed]
+            places = places[failed & self.used[places].any(1)]
             dropped[places] = True
             self._drop(self._oldest(places, stored))
         return dropped
@@ -185,3 +185,8 @@ class ScaledGram:
             self.ridge,
             self.precision,
         )
+
+    def put(self, places: Counts, part: ScaledGram) -> None:  # (A,)
+        """Take back the problems of some samples."""
+        for name in ("matrix", "inverse", "scale", "pivots"):
+            getattr(self, name)[places] = getattr(part, name)

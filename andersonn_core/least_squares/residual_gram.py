@@ -92,7 +92,8 @@ class ResidualGram:
         used = used & (square > 0) & used[:, self.slot, None]
         used[:, self.slot] = False
         scale = np.where(used, 1 / np.sqrt(np.where(used, square, 1.0)), 0.0)
-        matrix = matrix * scale[:, :, None] * scale[:, None, :]
+        both = scale[:, :, None] * scale[:, None, :]
+        matrix = np.where(both > 0, matrix, 0.0) * both  # it may be NaN where nothing is used
         slots = np.arange(len(self.stored))
         matrix[:, slots, slots] = 1.0 + self.ridge * used
         nothing, ones = np.zeros_like(matrix), np.ones_like(scale)
@@ -114,3 +115,7 @@ class ResidualGram:
         places = indices.cpu().numpy()
         taken = self.products[places], self.used[places]
         return ResidualGram(*taken, self.stored, self.ridge, self.precision, self.slot)
+
+    def put(self, places: Counts, part: ResidualGram) -> None:  # (A,)
+        """Take back the problems of some samples."""
+        self.products[places], self.used[places] = part.products, part.used

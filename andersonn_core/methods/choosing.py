@@ -113,11 +113,15 @@ class Choosing(Slide):
         self.induced.replace(state, weights, self.mode == Mode.INDUCED)
 
     def wants_probe(self, state: WindowState) -> Flags | None:  # (B,)
-        """All samples but the fast ones, at evaluations that are the same for every sample."""
+        """All samples but the fast ones, at evaluations that are the same for every sample.
+
+        In the spaces that an affine map is trusted to build, a probe disturbs less than a step out
+        of turn.
+        """
         if state.evaluation < self.next_probe:
             return None
         self.next_probe = AGAIN * (state.evaluation + 1)
-        return ~self._fast(state)
+        return ~self._fast(state) | self._affine
 
     def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
         """Give every sample its mode."""

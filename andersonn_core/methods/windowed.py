@@ -382,15 +382,22 @@ class WindowState(MethodState):
         return probe.after
 
     def _go_on(self, probe: Probe, z: Tensor, f_z: Tensor) -> None:  # (B, n), (B, n)
-        """Samples without a probe take a step with the differences that they have."""
-        gamma = self.gram.solve(self.window.products(self.g)[1]).gamma
-        step = torch.empty_like(probe.after)
-        self.window.step(z, f_z, self.g, gamma, out=step)
+        """Samples without a probe take a step; their newest difference replaces the one before."""
+        assert self.norms is not None
+        window, among = self.window, np.flatnonzero(~probe.samples)
         places = self._places(~probe.samples)
+        window.replace(places, z, f_z, self.g, self.last_z, self.last_g)
+        row, rhs = window.products(self.g)
+        part: Any = self.gram.select(places)
+        part.store(window.slot, row[among], None, window.stored)
+        gamma = np.zeros_like(rhs)
+        gamma[among] = part.solve(rhs[among]).gamma
+        self.gram.put(among, part)
+        step = torch.empty_like(probe.after)
+        window.step(z, f_z, self.g, gamma, out=step)
         self.last_z = self.last_z.clone()
         for old, new in ((probe.after, step), (self.last_z, z), (self.last_g, self.g)):
             old[places] = new[places]
-        assert self.norms is not None
         self.last_norm = np.where(probe.samples, self.last_norm, self.norms[0])
 
     def _save_best(self, z: Tensor) -> None:  # (B, n)
