@@ -2,7 +2,7 @@
 
 from andersonn_core.crossover import Crossover, crossover
 from andersonn_core.driver import Step
-from andersonn_core.methods import IDR, METHODS, Anderson, Broyden, Picard, ShortRecurrence
+from andersonn_core.methods import IDR, METHODS, Anderson, Auto, Broyden, Picard, ShortRecurrence
 from andersonn_core.problems import PROBLEMS
 from andersonn_core.results import Event, History, NotConvergedError, SolveResult, Status
 from andersonn_core.runcard import RunCard
@@ -16,6 +16,7 @@ __all__ = [
     "METHODS",
     "PROBLEMS",
     "Anderson",
+    "Auto",
     "Broyden",
     "Crossover",
     "Event",

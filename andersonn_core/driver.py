@@ -129,7 +129,11 @@ class Driver:
             going_on = self.referee.running(self.rows)
             z_next = self._propose(f_z, going_on) if np.count_nonzero(going_on) else None
             self.recorder.add(self.rows, self.state, residual, running, running, going_on)
-            self.recorder.time((start, middle, self.clock.mark()), self.state.timer)
+            end = self.clock.mark()
+            self.recorder.time((start, middle, end), self.state.timer)
+            if self.method.looks:
+                seconds = self.clock.seconds
+                self.method.observe(self.state, seconds(start, middle), seconds(middle, end))
             self._emit()
             del f_z  # before the map makes another
             running = going_on
@@ -241,6 +245,7 @@ class Driver:
     def _fresh_state(self) -> MethodState:
         state = self.method.init(self._widened(self.z))
         state.timer = PartTimer(self.clock if self.knobs.profile else None)
+        state.rtol = self.knobs.rtol
         if self.z.dtype is self.working:
             state.targets = self.z, torch.empty_like(self.z)  # the start's memory is used again
         return state

@@ -113,7 +113,7 @@ def test_every_knob_is_an_option_and_no_two_knobs_share_one(name):
         (["--mixing", "nan"], "Anderson.mixing (beta) = nan is not allowed"),
         (["--rtol", "2"], "rtol (tol) = 2 is not allowed: it must be 0 to 1"),
         (["--dtype", "float46"], "Did you mean 'float64'?"),
-        (["--method", "andersen"], "must be one of picard, anderson, short_rec"),
+        (["--method", "andersen"], "must be one of picard, anderson, auto, short_rec"),
         (["--aggregate", "mean"], "must be one of median, p95, all"),
         (["--method", "broyden", "--no-fallback"], "Broyden has no knob 'fallback'"),
         (["--device", "abacus"], "this machine has cpu"),

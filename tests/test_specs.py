@@ -94,7 +94,7 @@ def test_the_allowed_values_are_said_in_words(spec, name, text):
 def test_the_tables_are_keyed_by_the_names_that_the_specs_carry():
     for table in (METHODS, PROBLEMS):
         assert all(key == spec.name and spec.label for key, spec in table.items())
-    assert list(METHODS) == ["picard", "anderson", "short_recurrence", "idr", "broyden"]
+    assert list(METHODS) == ["picard", "anderson", "auto", "short_recurrence", "idr", "broyden"]
 
 
 def test_a_new_knob_needs_one_declaration():

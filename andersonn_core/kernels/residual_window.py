@@ -16,6 +16,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels.rows import Rows, host
+from andersonn_core.kernels.window import of_samples
 
 
 @dataclass
@@ -93,7 +94,7 @@ class ResidualWindow:
 
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m + 1, m + 1) each
         """The inner products dG dZ^T and dZ dZ^T of the differences from the newest."""
-        p, g = (ring[:, places].transpose(0, 1) for ring in (self.p, self.g))
+        p, g = (of_samples(ring, places) for ring in (self.p, self.g))
         gp, gg, pp = (host(torch.bmm(a, b.mT)) for a, b in ((g, p), (g, g), (p, p)))
         beta, slot = self.mixing, self.slot
         gz = gp - beta * gg
@@ -117,7 +118,7 @@ class ResidualWindow:
         factors = torch.from_numpy(np.concatenate([alpha, itself], 1)).to(self.g)
         where = torch.from_numpy(slots).to(self.g.device)[:, None]
         for ring in (self.p, self.g):
-            made = torch.bmm(factors, ring[:, places].transpose(0, 1))  # (A, k + 1, n)
+            made = torch.bmm(factors, of_samples(ring, places))  # (A, k + 1, n)
             ring[where, places] = made.transpose(0, 1)
         products = host(torch.bmm(made, made.mT))
         broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)

@@ -147,7 +147,7 @@ class DifferenceWindow:
 
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
         """The inner products dG dZ^T and dZ dZ^T of some samples."""
-        du, dg = (ring[:, places].transpose(0, 1) for ring in (self.du, self.dg))
+        du, dg = (of_samples(ring, places) for ring in (self.du, self.dg))
         beta = self.mixing
         gu, gg, uu = (host(torch.bmm(a, b.mT)) for a, b in ((dg, du), (dg, dg), (du, du)))
         return gu - beta * gg, uu - beta * (gu + gu.transpose(0, 2, 1)) + beta**2 * gg
@@ -165,7 +165,7 @@ class DifferenceWindow:
         where = torch.from_numpy(slots).to(self.dg.device)[:, None]
         factors = torch.from_numpy(weights).to(self.dg)
         for ring in (self.du, self.dg):
-            made = torch.bmm(factors, ring[:, places].transpose(0, 1))  # (A, k, n)
+            made = torch.bmm(factors, of_samples(ring, places))  # (A, k, n)
             ring[where, places] = made.transpose(0, 1)
         self.count[places.cpu().numpy()] = k
         products = host(torch.bmm(made, made.mT))
@@ -204,3 +204,8 @@ class DifferenceWindow:
             self.count[places],
             self.slot,
         )
+
+
+def of_samples(ring: Tensor, places: Tensor) -> Tensor:  # (m, B, n), (A,) -> (A, m, n)
+    """The columns of some samples; of all of them without a copy."""
+    return (ring if len(places) == ring.shape[1] else ring[:, places]).transpose(0, 1)

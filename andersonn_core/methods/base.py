@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -78,6 +78,7 @@ class MethodState:
     rows: Rows
     progress: Progress
     timer: PartTimer = field(default_factory=PartTimer, kw_only=True)
+    rtol: float = field(default=0.0, kw_only=True)  # the solve's, for methods that look ahead
     norms: tuple[Floats, Floats] | None = field(default=None, kw_only=True)  # (B,), (B,)
     targets: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 
@@ -134,6 +135,8 @@ class MethodSpec(Spec):
     leaves alone (`MethodState.target`).
     """
 
+    looks: ClassVar[bool] = False  # whether `observe` wants to know what an evaluation took
+
     @abstractmethod
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """A workspace for states of this shape, dtype and device."""
@@ -141,6 +144,9 @@ class MethodSpec(Spec):
     @abstractmethod
     def step(self, state: Any, z: Tensor, f_z: Tensor) -> Tensor:  # (B, n), (B, n) -> (B, n)
         """The next point to evaluate, given the map's value at z."""
+
+    def observe(self, state: Any, map_seconds: float, method_seconds: float) -> None:
+        """Learn what the newest evaluation and the step after it took; called by the driver."""
 
     def memory_vectors(self, n: int) -> int:
         """How many vectors of the state's size the workspace holds."""
