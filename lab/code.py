@@ -7,8 +7,9 @@ from typing import Any
 
 from andersonn_core import SolveSpec
 from andersonn_core.specs import Spec
+from lab.theme import LABELS
 
-NAMES = {"picard": "forward", "anderson": "anderson", "broyden": "broyden"}
+NAMES = dict(zip(LABELS, LABELS, strict=True)) | {"picard": "forward", "restart": "full_restart"}
 
 
 def as_python(specs: Mapping[str, SolveSpec]) -> str:

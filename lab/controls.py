@@ -9,20 +9,26 @@ from typing import Any
 
 import param
 
-from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec
+from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import Knob, KnobError, Spec
+from lab.also import ALSO, NOTHING, anderson_knobs, third
 from lab.knobs import FIXED, KNOBS, devices, knobs_of
 from lab.presets import OPENING, PRESETS
+from lab.theme import LABELS
 
 MAX_BYTES = 512 * 2**20  # of one solve's workspace and history: what a page grants one visitor
 ROW_BYTES = 8192  # one history row's own objects
 SAMPLE_BYTES = 80  # of one sample in one history row
 LARGEST = 8  # batch size times problem size may be so many times the largest typical product
-SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "broyden")  # they make the product
+SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "also")  # they make the product
 MOST_LISTED = 12  # names that a sentence lists
-HISTORY_KNOBS = ("regularization", "restart", "period", "delay", "least_squares", "fallback")
+HISTORY_KNOBS = (
+    "regularization", "restart", "kept", "period", "delay", "least_squares", "fallback",
+)  # fmt: skip
+KEEPING = ("deflated", "auto")  # values of restart that keep slow directions
+CHOICES = {"nothing": NOTHING} | {LABELS[name]: name for name in ALSO}
 
 
 class _Guard(param.Parameter):
@@ -89,9 +95,10 @@ class Controls(param.Parameterized):
         default=OPENING["problem"], objects={spec.label: key for key, spec in PROBLEMS.items()},
         doc="The fixed-point map that is iterated.",
     )  # fmt: skip
-    broyden = _Switch(
-        default=False, doc="Show Broyden's method too, with the same window and mixing."
-    )
+    also = _Choice(
+        default=NOTHING, objects=CHOICES,
+        doc="One more run beside Anderson's, with its window and mixing where there are such.",
+    )  # fmt: skip
     notice = param.String(
         default="", doc="Why the last value was refused; empty after an accepted one."
     )
@@ -101,7 +108,7 @@ class Controls(param.Parameterized):
         super().__init__()
         self._depth, self._trusting, self._changed = 0, False, False
         self._adopt({})
-        self.param.watch(self._count, ["problem", "broyden", *KNOBS])
+        self.param.watch(self._count, ["problem", "also", *KNOBS])
         self.apply(OPENING)
         self.revision = 0
 
@@ -123,9 +130,11 @@ class Controls(param.Parameterized):
         if name == "problem":
             if not isinstance(value, str) or value not in PROBLEMS:
                 raise KnobError(f"There is no problem {value!r}: {closest(value, PROBLEMS)}")
-        elif name == "broyden":
-            if not isinstance(value, bool):
-                raise KnobError(f"broyden = {value!r} is not allowed: it must be True or False.")
+        elif name == "also":
+            words = list(CHOICES.values())
+            if value not in words:
+                remedy = f"it must be one of {', '.join(words)}."
+                raise KnobError(f"also = {value!r} is not allowed: {remedy}")
         else:
             self._judge_knob(name, value)
 
@@ -206,7 +215,7 @@ class Controls(param.Parameterized):
             self.apply(PRESETS[name])
 
     def reset(self, problem: str | None = None) -> None:
-        """Every knob as declared, for this or another problem; Broyden off."""
+        """Every knob as declared, for this or another problem; nothing beside Anderson."""
         with self._transaction():
             if problem is not None:
                 self.problem = problem
@@ -290,15 +299,14 @@ class Controls(param.Parameterized):
     # -- what is set ------------------------------------------------------------------------------
 
     def specs(self) -> dict[str, SolveSpec]:
-        """The solves that the controls describe: "picard", "anderson" and, if wanted, "broyden"."""
+        """The solves that the controls describe: "picard", "anderson" and perhaps one of `ALSO`."""
         return self._specs({})
 
     def _specs(self, changes: Mapping[str, Any]) -> dict[str, SolveSpec]:
         values = {name: getattr(self, name) for name in self._usable()} | dict(changes)
         problem = _make(PROBLEMS[self.problem], values, PROBLEMS[self.problem].unused)
-        methods = {"picard": Picard(), "anderson": _make(Anderson, values)}
-        if values["broyden"]:
-            methods["broyden"] = _make(Broyden, values)
+        anderson = _make(Anderson, values)
+        methods = {"picard": Picard(), "anderson": anderson} | third(values["also"], anderson)
         driver = {name: values[name] for name in SolveKnobs.knobs() if name in values} | FIXED
         return {
             name: SolveSpec(problem=problem, method=method, **driver)
@@ -306,13 +314,13 @@ class Controls(param.Parameterized):
         }
 
     def values(self) -> dict[str, Any]:
-        """The value of every control that the present problem can use, and of `broyden`."""
+        """The value of every control that the present problem can use, and of `also`."""
         return {name: getattr(self, name) for name in self._usable()}
 
     def defaults(self) -> dict[str, Any]:
         """What `values` would hold if nobody had touched a control."""
         knobs = knobs_of(self.problem)
-        return {name: knobs[name].default if name in knobs else False for name in self._usable()}
+        return {name: knobs[name].default if name in knobs else NOTHING for name in self._usable()}
 
     def knob(self, name: str) -> Knob:
         """The declaration of a knob, the present problem's where it has one."""
@@ -323,6 +331,10 @@ class Controls(param.Parameterized):
         own = PROBLEMS[self.problem]
         absent = [name for name in KNOBS if name not in self._usable()]
         reasons = {name: f"{own.label} has no {_words(name)}." for name in absent} | own.unused
+        if self.restart not in KEEPING:
+            reasons["kept"] = f"Only restart = {' or '.join(KEEPING)} keeps slow directions."
+        if self.also == "restart" and self.restart == "full":
+            reasons["also"] = "Anderson itself restarts in full: one curve shows both."
         if self.window == 0:
             reason = "A window of 0 is forward iteration: it keeps no history."
             reasons |= dict.fromkeys(HISTORY_KNOBS, reason)
@@ -331,10 +343,10 @@ class Controls(param.Parameterized):
         return reasons
 
     def _usable(self) -> list[str]:
-        return ["broyden", *knobs_of(self.problem)]
+        return ["also", *knobs_of(self.problem)]
 
     def _names(self) -> list[str]:
-        return ["problem", "broyden", *KNOBS]
+        return ["problem", "also", *KNOBS]
 
 
 for _name, _knob in KNOBS.items():
@@ -342,12 +354,13 @@ for _name, _knob in KNOBS.items():
 
 
 def values_of(spec: SolveSpec) -> dict[str, Any]:
-    """The control values that describe one solve: the inverse of `specs` for one method."""
+    """The control values that lead to one solve: the inverse of `specs` for one method."""
     own = PROBLEMS[spec.problem.name].unused
     problem = {name: value for name, value in spec.problem if name not in own}
     driver = {name: value for name, value in spec if name not in ("problem", "method", *FIXED)}
-    shown = {"broyden": spec.method.name == Broyden.name}
-    return {"problem": spec.problem.name} | problem | dict(spec.method) | driver | shown
+    shown = {"also": spec.method.name if spec.method.name in ALSO else NOTHING}
+    method = anderson_knobs(spec.method)
+    return {"problem": spec.problem.name, **problem, **method, **driver, **shown}
 
 
 def _make(spec: type[Any], values: Mapping[str, Any], leave: Collection[str] = ()) -> Any:

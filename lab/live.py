@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from andersonn_core import Anderson
 from andersonn_core.crossover import Crossover, crossover
+from andersonn_core.layout import StateLayout
+from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
 from andersonn_core.results import SolveResult
 from lab.traces import Trace, empty_columns
@@ -20,10 +23,9 @@ if TYPE_CHECKING:
 class Live:
     """The state that every card of the page reads."""
 
-    methods: tuple[str, ...] = ()
+    methods: Mapping[str, MethodSpec] = field(default_factory=dict)
     tolerance: float = 1e-6
     problem_name: str = ""
-    window: int = 5
     traces: dict[str, Trace] = field(default_factory=dict)
     results: dict[str, SolveResult] = field(default_factory=dict)
     frames: dict[str, Frames] = field(default_factory=dict)
@@ -73,6 +75,19 @@ class Live:
             return None
         self.crossing = crossover(*pair)
         return self.crossing
+
+    @property
+    def anderson(self) -> Anderson:
+        """The knobs of Anderson's run."""
+        method = self.methods["anderson"]
+        assert isinstance(method, Anderson)
+        return method
+
+    @property
+    def elements(self) -> int:
+        """n, the elements of one sample of the state."""
+        result = self.results["anderson"]
+        return StateLayout.of(result.z, batch_dims=0).elements // max(result.status.numel(), 1)
 
     def seconds_at(self, name: str, evaluation: int) -> float | None:
         """When a method's evaluation was known."""

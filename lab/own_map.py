@@ -14,6 +14,7 @@ from andersonn_core import SolveResult, SolveSpec
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.layout import StateLayout
 from andersonn_core.problems import Problem
+from lab.code import NAMES
 from lab.controls import Controls
 from lab.gate import Gate
 from lab.pages.card import escape
@@ -25,7 +26,7 @@ from lab.shell import frame, title
 from lab.theme import palette
 from lab.wire import presence
 
-CODE = """from andersonn_core import Anderson, Broyden, Picard, crossover, solve
+CODE = """from andersonn_core import {methods}, crossover, solve
 
 # f and z0 are your own
 {runs}
@@ -36,7 +37,6 @@ FRAME = (
     '<iframe src="{address}" title="Anderson Lab: {name}" width="100%" height="1080" '
     'style="border: 0"></iframe>'
 )
-NAMES = {"picard": "forward", "anderson": "anderson", "broyden": "broyden"}
 
 
 def explore(f: Callable[[Any], Any], z0: Any, *, batch_dims: int = 1, name: str = "") -> Explore:
@@ -113,7 +113,8 @@ class OwnMap(Convergence):
             f"{NAMES[name]} = solve(f, z0, {spec.method!r}{rest})"
             for name, spec in self.specs.items()
         ]
-        return CODE.format(runs="\n".join(lines))
+        methods = sorted({type(spec.method).__name__ for spec in self.specs.values()})
+        return CODE.format(methods=", ".join(methods), runs="\n".join(lines))
 
     # -- where the page is ------------------------------------------------------------------------
 

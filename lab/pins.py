@@ -86,6 +86,12 @@ class Pins:
         return [_row(pin, row) for pin, (_, row) in zip(self.items, table.iterrows(), strict=True)]
 
 
+def _name(method: MethodSpec) -> str:
+    """What a method is called, and how it restarts where that is a choice."""
+    restart = getattr(method, "restart", "full")
+    return LABELS[method.name] + (f", restart {restart}" if restart != "full" else "")
+
+
 HEADINGS = (
     "run", "problem", "method", "m", "\N{GREEK SMALL LETTER BETA}", "B", "evaluations, median",
     "worst", "time", "residual, worst", "converged",
@@ -95,7 +101,7 @@ HEADINGS = (
 def _row(pin: Pin, row: Any) -> list[str]:
     method = pin.method
     return [
-        row["run"], pin.label, LABELS[method.name],
+        row["run"], pin.label, _name(method),
         str(getattr(method, "window", "")), f"{getattr(method, 'mixing', 1.0):.3g}",
         str(row["samples"]), f"{row['evaluations_median']:.0f}", f"{row['evaluations_worst']:.0f}",
         seconds_text(row["seconds"]), residual_text(row["residual_worst"]),

@@ -11,6 +11,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "window": 20,
     },
     "stiff: Poisson": {"problem": "poisson", "max_iter": 1000},
+    "keep slow directions": {
+        "problem": "poisson", "dtype": "float64", "window": 10, "restart": "deflated",
+        "also": "restart", "rtol": 1e-10, "max_iter": 400,
+    },
     "the stubborn digit": {
         "problem": "digits_deq", "training_seed": 1, "seed": 29, "batch_size": 16, "rtol": 1e-4,
         "max_iter": 400, "fallback": False,

@@ -212,6 +212,9 @@ class Runner:
             self._kept = tuple(name for name, job in self._jobs.items() if job.sent or job.reported)
             for job in dropped:
                 job.stop()
+            if dropped and all(job.reported for job in self._jobs.values()):
+                for job in [*self._jobs.values()][:1]:  # told again: others are gone
+                    job.reported = False
         for job in starting:
             self._start(job)
         if any(map(_has_news, self._jobs.values())):

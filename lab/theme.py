@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lab.also import ALSO
+
 FONT = "Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -53,12 +55,13 @@ class Palette:
 
 
 def _strokes(
-    picard: str, anderson: str, broyden: str, inks: tuple[str, str, str]
+    picard: str, anderson: str, also: str, inks: tuple[str, str, str]
 ) -> dict[str, Stroke]:
-    return {
+    """One of `ALSO` is shown at a time, so that all of them share a stroke."""
+    third = Stroke(also, inks[2], "2 4", "triangle", 2.4)
+    return dict.fromkeys(ALSO, third) | {
         "picard": Stroke(picard, inks[0], "6 4", "square", 2.0),
         "anderson": Stroke(anderson, inks[1], "solid", "circle", 2.6),
-        "broyden": Stroke(broyden, inks[2], "2 4", "triangle", 2.4),
     }
 
 
@@ -96,7 +99,10 @@ DARK = Palette(
 )  # fmt: skip
 
 GPU_GREEN = "#009E73"
-LABELS = {"picard": "forward iteration", "anderson": "Anderson", "broyden": "Broyden"}
+LABELS = {
+    "picard": "forward iteration", "anderson": "Anderson", "restart": "full restart",
+    "short_recurrence": "short recurrence", "idr": "IDR(s)", "broyden": "Broyden",
+}  # fmt: skip
 PART_LABELS = {
     "map": "map f(z)",
     "gram": "Gram row",

@@ -17,8 +17,10 @@ from urllib.parse import parse_qsl, quote
 
 from andersonn_core import METHODS, PROBLEMS, SolveSpec
 from andersonn_core.specs import Knob, KnobError
+from lab.also import ALSO, NOTHING
 from lab.controls import Controls, closest, values_of
 from lab.knobs import KNOBS, knobs_of
+from lab.theme import LABELS
 
 MOST_CHARACTERS = 8192  # of a query; longer ones are not read at all
 MOST_FIELDS = 100
@@ -26,6 +28,7 @@ MOST_PINS = 8
 SHOWN = 40  # characters of a stranger's text that are shown back
 SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
 AUTO = "auto"  # None: chosen for you
+SHOWN_METHODS = [name for name in METHODS if name in LABELS]  # the page runs no others
 INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -36,7 +39,7 @@ def to_query(controls: Controls, pins: Sequence[SolveSpec] = ()) -> str:
     for pin in pins:
         values = values_of(pin)
         inner = _fields(values.pop("problem"), values)
-        inner.pop("broyden", None)
+        inner.pop("also", None)
         parts = [pin.method.name, *(f"{name}={value}" for name, value in inner.items())]
         text.append("pin=" + quote(";".join(parts), safe="=;"))
     return "&".join(text)
@@ -76,15 +79,15 @@ def pins_from_query(query: str) -> tuple[list[SolveSpec], list[str]]:
 
 def _pin(text: str) -> SolveSpec:
     method, *rest = text.split(";")
-    if method not in METHODS:
-        raise KnobError(f"there is no method '{_shown(method)}': {closest(method, METHODS)}")
+    if method not in SHOWN_METHODS:
+        raise KnobError(f"there is no method '{_shown(method)}': {closest(method, SHOWN_METHODS)}")
     fields = dict(part.partition("=")[::2] for part in rest if part)
     values, problems = _values(fields)
     controls = Controls()
     if values.get("problem") not in PROBLEMS:
         raise KnobError("; ".join(problems) or "it names no problem that exists.")
     controls.reset(values["problem"])
-    refused = controls.apply(values | {"broyden": method == "broyden"})
+    refused = controls.apply(values | {"also": method if method in ALSO else NOTHING})
     if problems or refused:
         raise KnobError(" ".join(dict.fromkeys([*problems, *refused.values()])))
     return controls.specs()[method]
@@ -92,7 +95,7 @@ def _pin(text: str) -> SolveSpec:
 
 def _fields(problem: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The problem and the values that are not its defaults, as text."""
-    defaults = {name: knob.default for name, knob in knobs_of(problem).items()} | {"broyden": False}
+    defaults = {name: knob.default for name, knob in knobs_of(problem).items()} | {"also": NOTHING}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return {"problem": problem} | {name: _text(value) for name, value in changed.items()}
 
@@ -119,18 +122,25 @@ def _split(query: str) -> tuple[list[tuple[str, str]], list[str]]:
 def _values(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The values that the texts stand for; sentences about names that nothing has."""
     values, notes = {}, []
-    for name, text in fields.items():
-        if name in ("problem", "broyden") or name in KNOBS:
-            values[name] = _value(KNOBS.get(name), name, text)
+    for name, text in map(_renewed, fields, fields.values()):
+        if name in ("problem", "also") or name in KNOBS:
+            values[name] = _value(KNOBS.get(name), text)
         else:
-            names = ["problem", "broyden", *KNOBS]
+            names = ["problem", "also", *KNOBS]
             notes.append(f"The link's '{_shown(name)}' is no control: {closest(name, names)}")
     return values, notes
 
 
-def _value(knob: Knob | None, name: str, text: str) -> Any:
+def _renewed(name: str, text: str) -> tuple[str, str]:
+    """A parameter as it is written now: links of old have a switch for Broyden."""
+    if name != "broyden":
+        return name, text
+    return "also", {True: "broyden", False: NOTHING, None: text}[SWITCH.get(text.lower())]
+
+
+def _value(knob: Knob | None, text: str) -> Any:
     """The value that a text stands for, else the text itself, for the knob to refuse."""
-    kind = "switch" if name == "broyden" else knob.kind if knob else "text"
+    kind = knob.kind if knob else "text"
     if knob is not None and knob.optional and text == AUTO:
         return None
     if kind == "switch":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from andersonn_core import Anderson
 from andersonn_core.crossover import Crossover
 from andersonn_core.problems import Problem
 from andersonn_core.results import SolveResult, Status
@@ -18,6 +19,10 @@ from lab.theme import LABELS
 METHODS = ("picard", "anderson")  # that are compared
 NOUNS = {"digits_deq": ("digit", "digits")}
 QUESTION = "How many past steps are worth remembering?"
+MARKS = {
+    "restarts": ("ticks", "restart"), "probes": ("circles", "probe"),
+    "drops": ("crosses", "dropped column"), "fallbacks": ("triangles", "fallback"),
+}  # fmt: skip
 THEORY = (
     "Forward iteration feeds the map its own output, z <- f(z), and forgets everything else. "
     "Anderson acceleration also keeps the last m steps, asks which weighted combination of them "
@@ -76,6 +81,49 @@ def headline(results: Mapping[str, SolveResult], problem: str, window: int) -> s
     return f"With {steps(window)}, {anderson} evaluations do the work of {forward}{typical}."
 
 
+def gain(anderson: Anderson, elements: int, results: Mapping[str, SolveResult]) -> str:
+    """What it saves or costs to keep more than a full restart does, where both were run."""
+    counts = [median_evals(results[name]) for name in ("anderson", "restart") if name in results]
+    if len(counts) < 2 or counts[0] is None or counts[1] is None:
+        return ""
+    mine, full = counts
+    way = _way(anderson, elements)
+    if mine == full:
+        return f"{way} changes nothing: {full} evaluations either way."
+    if mine < full:
+        return f"{way} saves {full - mine} of {full} evaluations."
+    more = _many(mine - full, "more evaluation")
+    return f"{way} costs {more} than a full restart ({mine} against {full})."
+
+
+def _way(anderson: Anderson, elements: int) -> str:
+    """What becomes of a full window, as the subject of a sentence."""
+    size = min(anderson.window, elements)
+    kept = max(min(anderson.kept or size // 2, size - 1), 0)
+    return {
+        "deflated": f"Keeping {_many(kept, 'slow direction')}",
+        "auto": "Choosing what to keep",
+        "never": "Dropping only the oldest step",
+    }[anderson.restart]
+
+
+def marks(counts: Mapping[str, int], most_restarts: int) -> str:
+    """What the marks on the heat map are, from the counts of a solve."""
+    restarts, kept = counts["restarts"], counts["deflations"]
+    ticks = f" ({kept} kept slow directions)" if kept else ""
+    ticks += ", too many to be drawn" if restarts > most_restarts else ""
+    parts = [
+        f"{mark}: {_many(counts[kind], word)}{ticks if kind == 'restarts' else ''}"
+        for kind, (mark, word) in MARKS.items()
+        if counts[kind]
+    ]
+    return _capital("; ".join(parts)) + "." if parts else ""
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+
+
 def _why(result: SolveResult) -> str:
     """The most common way in which samples failed, in words."""
     reasons = {
@@ -93,7 +141,9 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def verdict(point: Crossover | None, problem: Problem | None) -> str:
+def verdict(
+    point: Crossover | None, problem: Problem | None, results: Mapping[str, SolveResult]
+) -> str:
     """The crossover in words, if one of the methods got there; why forward iteration could not."""
     rate = None if problem is None else problem.contraction
     expands = (
@@ -103,7 +153,11 @@ def verdict(point: Crossover | None, problem: Problem | None) -> str:
     )
     if point is None or not math.isfinite(point.target):
         return expands
-    return f"{expands} {point.sentence}".strip()
+    sentence = point.sentence
+    others = [median_evals(result) for name, result in results.items() if name not in METHODS]
+    if point.kind == "only the challenger converges" and any(others):
+        sentence = f"{_capital(point.reason)}."  # there is a third run, and it converges, too
+    return f"{expands} {sentence}".strip()
 
 
 def status_line(results: Mapping[str, SolveResult], problem: str) -> str:
@@ -111,7 +165,8 @@ def status_line(results: Mapping[str, SolveResult], problem: str) -> str:
     parts = []
     for name, result in results.items():
         done, batch = int(result.converged.sum()), result.status.numel()
-        part = f"{LABELS[name]}: {done} of {noun(problem, batch)} converged"
+        of = batch if parts else f"{noun(problem, batch)} converged"
+        part = f"{LABELS[name]}: {done} of {of}"
         if done < batch:
             part += f" ({_failures(result)})"
         parts.append(part)

@@ -13,6 +13,8 @@ import torch
 
 from andersonn_core import Anderson, KnobError, solve
 from lab import explore
+from lab.also import ALSO
+from lab.code import NAMES
 from lab.own_map import OwnMap
 
 if TYPE_CHECKING:
@@ -64,12 +66,17 @@ def test_a_tuple_of_tensors_and_a_single_sample_are_states_too():
     assert page.live.results["anderson"].status.shape == (1,)
 
 
-def test_the_code_it_offers_gives_the_same_counts():
+@pytest.mark.parametrize("also", ["none", *ALSO])
+def test_the_code_it_offers_gives_the_same_counts(also):
     page = settled(explore(halve, torch.zeros(3, 5)).page())
+    page.controls.apply({"also": also, "restart": "deflated"})
+    page.submit()
+    settled(page)
+    assert len(page.live.results) == 2 + (also != "none")
     names = {"f": halve, "z0": torch.zeros(3, 5)}
     exec(page.code(), names)
-    assert names["anderson"].num_evals == page.live.results["anderson"].num_evals
-    assert names["forward"].num_evals == page.live.results["picard"].num_evals
+    for role, result in page.live.results.items():
+        assert names[NAMES[role]].num_evals == result.num_evals
 
 
 def test_problem_controls_are_hidden_and_the_method_s_are_not():

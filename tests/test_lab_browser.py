@@ -69,6 +69,23 @@ def test_a_slider_a_preset_and_the_scrubber_change_what_is_shown(page, lab_serve
     page.wait_for_url(re.compile("problem=newton"))
 
 
+def test_a_third_run_is_chosen_compared_in_words_and_what_anderson_decided_unfolds(
+    page, lab_server
+):
+    opened(page, lab_server.url, "?problem=tanh&restart=auto")
+    page.get_by_label("also show").click()
+    page.get_by_role("menuitem", name="full restart").click()
+    page.wait_for_url(re.compile("also=restart"))
+    page.locator(".lab-verdict p").filter(has_text="Choosing what to keep").wait_for()
+    assert len(curve(page, "restart")) > 20
+    fold = page.get_by_role("button", name="What Anderson decided")
+    assert fold.get_attribute("aria-expanded") == "false"
+    fold.click()
+    page.get_by_text("slow directions (foretold").click()  # only what is not covered can be
+    assert fold.get_attribute("aria-expanded") == "true"
+    assert lasting_findings(page) == []
+
+
 def test_a_link_with_nonsense_is_explained_escaped_and_used_as_far_as_it_goes(page, lab_server):
     attack = "<img src=x onerror=window.hacked=1>"
     opened(

@@ -6,10 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, SolveSpec, Status, crossover
+from andersonn_core import (
+    IDR,
+    PROBLEMS,
+    Anderson,
+    Broyden,
+    Picard,
+    ShortRecurrence,
+    SolveSpec,
+    Status,
+    crossover,
+)
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.specs import KnobError
-from lab.controls import PRESETS, Controls, values_of
+from lab.also import ALSO, NOTHING
+from lab.controls import HISTORY_KNOBS, PRESETS, Controls, values_of
 from lab.knobs import FIXED, KNOBS, devices, knobs_of
 from lab.words import how_drawn
 
@@ -50,7 +61,7 @@ def test_knobs_of_one_name_are_of_one_kind_in_all_problems():
             assert knob.kind == KNOBS[name].kind
 
 
-@pytest.mark.parametrize("name", ["problem", "broyden", *KNOBS])
+@pytest.mark.parametrize("name", ["problem", "also", *KNOBS])
 def test_a_hostile_value_is_refused_with_a_sentence_and_changes_nothing(name):
     controls = Controls()
     for problem in PROBLEMS:
@@ -140,13 +151,63 @@ def test_unavailable_controls_say_why():
     assert "fallback" not in reasons
     controls.window = 0
     assert "history" in controls.unavailable()["fallback"]
-    assert set(reasons).isdisjoint(set(knobs_of("poisson")) - {"device"})
+    assert set(reasons).isdisjoint(set(knobs_of("poisson")) - {"device", "kept"})
 
 
-def test_broyden_shares_window_and_mixing():
+def test_kept_directions_are_a_knob_only_where_they_are_kept():
     controls = Controls()
-    controls.apply({"broyden": True, "window": 7, "mixing": 0.5})
-    assert controls.specs()["broyden"].method == Broyden(window=7, mixing=0.5)
+    for restart, unavailable in (("full", True), ("never", True), ("deflated", False)):
+        controls.restart = restart
+        assert ("slow directions" in controls.unavailable().get("kept", "")) == unavailable
+    controls.apply({"restart": "auto", "kept": 3})
+    assert "kept" not in controls.unavailable()
+    assert controls.specs()["anderson"].method.kept == 3
+    controls.apply({"window": 0})
+    assert "history" in controls.unavailable()["kept"]
+
+
+def test_every_knob_of_a_history_is_without_effect_where_there_is_none():
+    assert set(HISTORY_KNOBS) == set(Anderson.knobs()) - {"window", "mixing"}
+
+
+KNOBS_SET = {"window": 7, "mixing": 0.5, "restart": "deflated", "kept": 3}
+
+
+@pytest.mark.parametrize(
+    ("also", "method"),
+    [
+        ("restart", Anderson(**KNOBS_SET | {"restart": "full"})),
+        ("short_recurrence", ShortRecurrence(mixing=0.5)),
+        ("idr", IDR(shadow=7, mixing=0.5)),
+        ("broyden", Broyden(window=7, mixing=0.5)),
+    ],
+)
+def test_the_third_run_has_anderson_s_knobs_as_far_as_it_has_them(also, method):
+    controls = Controls()
+    assert controls.apply(KNOBS_SET | {"also": also}) == {}
+    specs = controls.specs()
+    assert list(specs) == ["picard", "anderson", also]
+    assert specs[also] == specs["anderson"].replace(method=method)
+    controls.also = NOTHING
+    assert list(controls.specs()) == ["picard", "anderson"]
+
+
+@pytest.mark.parametrize(("window", "shadow"), [(0, 1), (20, 20), (100, 50)])
+def test_a_shadow_space_is_as_large_as_the_window_within_its_own_range(window, shadow):
+    controls = Controls()
+    controls.reset("rotation")
+    controls.apply({"also": "idr", "window": window})
+    assert controls.specs()["idr"].method.shadow == shadow
+
+
+def test_a_full_restart_beside_a_full_restart_is_said_and_not_run():
+    controls = Controls()
+    controls.also = "restart"
+    assert list(controls.specs()) == ["picard", "anderson"]
+    assert "one curve" in controls.unavailable()["also"]
+    controls.restart = "never"
+    assert "restart" in controls.specs()
+    assert "also" not in controls.unavailable()
 
 
 @given(data=st.data())
@@ -154,18 +215,18 @@ def test_broyden_shares_window_and_mixing():
 def test_any_sequence_of_assignments_leaves_valid_specs_that_the_values_describe(data):
     controls = Controls()
     for _ in range(data.draw(st.integers(1, 5))):
-        name = data.draw(st.sampled_from(["problem", "broyden", *KNOBS]))
-        choices = st.sampled_from([*PROBLEMS, "float64", "never", "qr", "circle"])
+        name = data.draw(st.sampled_from(["problem", "also", *KNOBS]))
+        choices = st.sampled_from([*PROBLEMS, *ALSO, "float64", "never", "auto", "qr", "circle"])
         value = data.draw(st.one_of(st.integers(-2, 5000), st.floats(), st.booleans(), choices))
         try:
             setattr(controls, name, value)
         except KnobError:
             pass
-        for method, spec in controls.specs().items():
+        for spec in controls.specs().values():
             twin = Controls()
             twin.reset(controls.problem)
             assert twin.apply(values_of(spec)) == {}
-            assert twin.specs()[method] == spec
+            assert spec in twin.specs().values()
 
 
 def solved(name: str):
@@ -222,3 +283,13 @@ def test_preset_the_stubborn_digit_never_settles_without_the_fallback():
     controls.preset("the stubborn digit")
     controls.fallback = True
     assert controls.specs()["anderson"].run().converged.all()
+
+
+def test_preset_keep_slow_directions_saves_a_quarter_of_a_full_restart_s_evaluations():
+    controls = Controls()
+    controls.preset("keep slow directions")
+    specs = controls.specs()
+    assert specs["anderson"].method == Anderson(window=10, restart="deflated")
+    kept, full = (specs[name].run() for name in ("anderson", "restart"))
+    assert kept.converged.all() and full.converged.all()
+    assert kept.num_evals < 0.75 * full.num_evals

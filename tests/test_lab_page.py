@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
-from andersonn_core import METHODS, PROBLEMS, Anderson, SolveSpec
+from andersonn_core import PROBLEMS, Anderson, Event, SolveSpec
+from andersonn_core.methods.keepers import Slow
 from lab import words
+from lab.also import ALSO
 from lab.controls import Controls
+from lab.figures.curves import METHODS as ROLES
 from lab.figures.curves import CurvePair
+from lab.figures.heatmap import MOST_RESTARTS
 from lab.pages import Convergence
 from lab.pages.answer import STALE
 from lab.pages.convergence import PACE
+from lab.pages.widgets import bound_widget
 from lab.pins import MOST, Pin, Pins
 from lab.runner import Runner, Update
 from lab.spectra import compute
@@ -47,7 +53,8 @@ def test_all_words_have_a_contrast_of_4_5_to_1(colors):
 
 @pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
 def test_methods_differ_in_color_dash_and_marker(colors):
-    assert set(colors.strokes) == set(LABELS) <= set(METHODS)
+    assert set(colors.strokes) == set(LABELS) == set(ROLES)
+    assert len({colors.strokes[name] for name in ALSO}) == 1  # one of them is shown at a time
     for kind in ("color", "dash", "marker"):
         assert len({getattr(stroke, kind) for stroke in colors.strokes.values()}) == 3
     # Bokeh's JavaScript draws "dashed" as 3 and 2 pixels where lines share a column: like dots.
@@ -187,7 +194,7 @@ def test_a_drag_starts_its_first_run_at_once_and_few_more_and_ends_with_its_last
         view.schedule.__self__.get(timeout=10)()
     assert len(starts) <= 2 + (time.monotonic() - began) / PACE
     settle()
-    assert view.live.window == 15
+    assert view.live.anderson.window == 15
 
 
 def test_a_run_that_goes_on_keeps_its_curve():
@@ -244,6 +251,122 @@ def test_errors_are_a_sentence_and_a_button_and_their_text_is_escaped():
     view.start_over()
     settle()
     assert not view.answer.start_over.visible
+
+
+def test_every_third_run_is_drawn_named_and_takes_the_place_of_the_one_before():
+    view, settle = page_of(restart="deflated")
+    plot = view.curves.pair.plots["evaluation"]
+    for also in ALSO:
+        view.controls.also = also
+        settle()
+        assert list(view.live.results) == ["picard", "anderson", also]
+        runs = [run.split()[0] for run in plot.medians.data["name"]]
+        assert runs == ["picard", also, "anderson"]
+        count = view.live.traces[also].median_evaluations
+        assert f"{LABELS[also]} {count}" in plot.labels.data["text"]
+        assert LABELS[also] in plot.hovers[also].tooltips
+        assert f"{LABELS[also]}: 4 of 4" in view.answer.status.object
+        assert f"spec id, {LABELS[also]}" in view.shelf.card_pane.object.replace("&#x27;", "'")
+        assert f",{LABELS[also]}," in view.shelf._csv().read().replace("\n", ",")
+    view.controls.also = "none"
+    settle()
+    assert [run.split()[0] for run in plot.medians.data["name"]] == ["picard", "anderson"]
+
+
+@pytest.mark.parametrize(
+    ("restart", "way"),
+    [("deflated", "Keeping 4 slow directions"), ("auto", "Choosing what to keep")],
+)
+def test_the_answer_says_what_keeping_saves_or_costs_beside_full_restarts(restart, way):
+    view, _ = page_of(
+        problem="poisson", size=32, batch_size=1, dtype="float64", window=8, restart=restart,
+        also="restart", rtol=1e-9,
+    )  # fmt: skip
+    mine, full = (view.live.results[name].num_evals for name in ("anderson", "restart"))
+    assert mine < full
+    said = view.answer.verdict.object
+    assert f"{way} saves {full - mine} of {full} evaluations." in said
+    assert "Only Anderson" not in said  # full restarts converge, too
+
+
+class Counted:
+    """A result of which only the counts matter."""
+
+    def __init__(self, *sample_evals: int) -> None:
+        self.sample_evals = torch.tensor(sample_evals)
+        self.converged = self.sample_evals > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "mine", "full", "sentence"),
+    [
+        (Anderson(window=9, restart="deflated"), 158, 146,
+         "Keeping 4 slow directions costs 12 more evaluations than a full restart "
+         "(158 against 146)."),
+        (Anderson(window=2, restart="deflated"), 8, 7,
+         "Keeping 1 slow direction costs 1 more evaluation than a full restart (8 against 7)."),
+        (Anderson(window=1, restart="deflated"), 7, 7,
+         "Keeping no slow directions changes nothing: 7 evaluations either way."),
+        (Anderson(restart="never"), 6, 7,
+         "Dropping only the oldest step saves 1 of 7 evaluations."),
+        (Anderson(restart="auto"), -1, 7, ""),
+        (Anderson(restart="auto"), 7, -1, ""),
+    ],
+)  # fmt: skip
+def test_the_gain_in_words(method, mine, full, sentence):
+    results = {"anderson": Counted(mine, mine, 999), "restart": Counted(full, full, 1)}
+    assert words.gain(method, 100, results) == sentence
+    assert words.gain(method, 100, {"anderson": results["anderson"]}) == ""
+
+
+@pytest.mark.parametrize(("window", "kept", "n"), [(10, None, 50), (7, 20, 50), (10, None, 4)])
+def test_the_kept_directions_in_words_are_those_that_the_method_keeps(window, kept, n):
+    method = Anderson(window=window, kept=kept, restart="deflated")
+    results = dict.fromkeys(("anderson", "restart"), Counted(7))
+    keeper = method.init(torch.zeros(1, n)).keeper
+    assert isinstance(keeper, Slow)
+    assert f"Keeping {keeper.kept} slow" in words.gain(method, n, results)
+
+
+def test_what_anderson_decided_is_shown_escaped_and_goes_with_its_run():
+    view, settle = page_of(size=128, restart="auto", window=4)
+    answer, notes = view.answer, view.live.results["anderson"].notes
+    assert notes and answer.notes.visible
+    assert answer.decided.object.count("<li>") == len(notes)
+    assert notes[0] in answer.decided.object
+    answer._tell(["<img src=x onerror=alert(1)>"])
+    assert "<img" not in answer.decided.object and "&lt;img" in answer.decided.object
+    view.controls.restart = "deflated"
+    settle()
+    assert not answer.notes.visible and answer.decided.object == ""
+
+
+def test_marks_on_the_heat_map_are_called_what_they_are():
+    view, _ = page_of(size=128, restart="auto", window=4)
+    result, marks = view.live.results["anderson"], view.samples.map.marks
+    counts, note = result.diagnostics, view.samples.note.object
+    assert counts["probes"] == len(marks["probe"].data["sample"]) > 0
+    assert counts["restarts"] == len(marks["restart"].data["sample"])
+    kept = int((result.history.event & Event.DEFLATE).bool().sum())
+    assert f"Ticks: {counts['restarts']} restarts ({kept} kept slow directions)" in note
+    assert f"circles: {counts['probes']} probes" in note
+    assert "triangles" not in note
+    none = dict.fromkeys(counts, 0)
+    assert words.marks(none, MOST_RESTARTS) == ""
+    one = words.marks(none | {"drops": 1, "restarts": 9}, 8)
+    assert one == "Ticks: 9 restarts, too many to be drawn; crosses: 1 dropped column."
+
+
+def test_an_optional_integer_has_a_slider_with_auto_before_its_numbers():
+    knob = Anderson.knobs()["kept"]
+    bound = bound_widget(knob, knob)
+    assert bound.read(bound.widget.value) is None
+    bound.follow(knob, 3, "")
+    assert bound.read(bound.widget.value) == 3
+    bound.follow(knob, 40, "")  # from a link: beyond the slider's range
+    assert bound.read(bound.widget.value) == 40
+    bound.follow(knob, None, "Only restart = deflated keeps.")
+    assert bound.read(bound.widget.value) is None and bound.widget.disabled
 
 
 def cursor_of(view, axis="evaluation"):
@@ -305,10 +428,14 @@ def test_pins_are_at_most_eight_and_a_table_of_what_differs():
         said = pins.add(Pin.of(spec, spec.run()))
     assert len(pins.items) == MOST and "remove one" in said
     assert [row[3] for row in pins.rows()] == [str(window) for window in range(MOST)]
+    assert {row[2] for row in pins.rows()} == {"Anderson"}
     for lines, labels in pins.lines().values():
         assert len(lines) == len(labels) == MOST
     pins.remove(0)
     assert len(pins.items) == MOST - 1 and len(changes) == MOST + 1
+    spec = base.replace(method=Anderson(restart="deflated"))
+    pins.add(Pin.of(spec, spec.run()))
+    assert pins.rows()[-1][2] == "Anderson, restart deflated"
 
 
 def test_a_method_that_comes_back_brings_nothing_of_its_last_run_along():
@@ -324,13 +451,13 @@ def test_a_method_that_comes_back_brings_nothing_of_its_last_run_along():
 
 def test_painting_changes_every_line():
     pair = CurvePair(LIGHT, 1e-6)
-    for name in METHODS:
+    for name in ROLES:
         pair.put(name, Trace(1e-6).extend(FakeRows(np.array([[1.0], [0.1]]))))
     pair.draw()
     pair.paint(DARK)
     for plot in pair.plots.values():
         strokes = DARK.strokes
-        assert set(plot.medians.data["color"]) == {strokes[name].color for name in METHODS}
+        assert set(plot.medians.data["color"]) == {strokes[name].color for name in ROLES}
         for name, (band, worst, _) in plot.renderers.items():
             assert band.glyph.fill_color == worst.glyph.line_color == strokes[name].color
         assert set(plot.lines.data["color"]) == {DARK.muted}

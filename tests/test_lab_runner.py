@@ -135,6 +135,18 @@ def test_a_known_run_comes_back_in_one_update(lab, document):
     assert update.result is [u.result for u in first if u.method == "anderson"][-1]
 
 
+def test_a_run_that_is_no_longer_asked_for_is_gone_although_nothing_else_changed(lab, document):
+    third = specs(window=4)["anderson"]
+    document.run_until_ended(lab.submit(specs() | {"restart": third}), methods=3)
+    started = COUNTS.started
+    generation = lab.submit(specs())
+    document.run_until(lambda: document.shows(generation))
+    update = document.updates[-1]
+    assert update.generation == generation and update.reset and update.ended
+    assert update.kept == ("picard", "anderson") and update.result is not None
+    assert COUNTS.started == started
+
+
 def test_another_visitor_shares_known_runs_but_not_another_seed(lab, document):
     document.run_until_ended(lab.submit(specs()))
     other_document = Document()

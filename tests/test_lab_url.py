@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andersonn_core import PROBLEMS
+from andersonn_core import IDR, METHODS, PROBLEMS, Anderson, Broyden, ShortRecurrence
+from lab.also import ALSO
 from lab.code import as_python
 from lab.controls import PRESETS, Controls
 from lab.knobs import KNOBS
@@ -34,11 +35,12 @@ def test_a_problem_as_declared_is_one_parameter(problem):
     assert to_query(controls) == f"problem={problem}"
 
 
+@pytest.mark.parametrize("also", ALSO)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_and_pins_round_trip(preset):
+def test_presets_and_pins_round_trip(preset, also):
     controls = Controls()
     controls.preset(preset)
-    controls.broyden = True
+    controls.apply({"also": also, "restart": "deflated"})
     pins = [*controls.specs().values()]
     controls.apply({"window": 3, "mixing": 0.1 + 0.2, "regularization": 1e-8, "fallback": False})
     pins += controls.specs().values()
@@ -47,7 +49,46 @@ def test_presets_and_pins_round_trip(preset):
     assert notes == []
     assert other.specs() == controls.specs()
     assert pins_from_query(query) == (pins, [])
-    assert len(query) < 1000
+    assert f"also={also}" in query
+    assert len(query) < 1100
+
+
+@pytest.mark.parametrize(
+    ("query", "also"),
+    [
+        ("problem=tanh&broyden=on", "broyden"),
+        ("broyden=True&mixing=0.7", "broyden"),
+        ("broyden=off", "none"),
+        ("broyden=0", "none"),
+        ("also=idr&broyden=1", "broyden"),
+    ],
+)
+def test_links_from_when_broyden_had_a_switch_still_open(query, also):
+    controls, notes = read(query)
+    assert notes == []
+    assert controls.also == also
+    assert ("broyden" in controls.specs()) == (also == "broyden")
+    assert "broyden=" not in to_query(controls)
+
+
+def test_a_pinned_run_of_any_method_opens_or_is_refused_in_words():
+    for name in METHODS:
+        pins, notes = pins_from_query(f"pin={name};problem=tanh")
+        assert [pin.method.name for pin in pins] == ([] if notes else [name])
+    assert "no method 'restart'" in pins_from_query("pin=restart;problem=tanh")[1][0]
+
+
+def test_pinned_runs_of_all_methods_that_the_page_shows_open():
+    query = "&".join(
+        ["pin=broyden;problem=tanh;window=3", "pin=idr;problem=tanh;window=60",
+         "pin=short_recurrence;problem=tanh;mixing=0.5",
+         "pin=anderson;problem=tanh;restart=auto;kept=2"]
+    )  # fmt: skip
+    pins, notes = pins_from_query(query)
+    assert notes == []
+    methods = [Broyden(window=3), IDR(shadow=50), ShortRecurrence(mixing=0.5)]
+    methods.append(Anderson(restart="auto", kept=2))
+    assert [pin.method for pin in pins] == methods
 
 
 @given(st.data())
@@ -55,6 +96,7 @@ def test_presets_and_pins_round_trip(preset):
 def test_whatever_the_controls_hold_round_trips(data):
     controls = Controls()
     controls.reset(data.draw(st.sampled_from(list(PROBLEMS))))
+    controls.also = data.draw(st.sampled_from(["none", *ALSO]))
     for name in data.draw(st.lists(st.sampled_from(list(KNOBS)), max_size=5)):
         knob = controls.knob(name)
         if knob.kind == "choice":
@@ -82,6 +124,9 @@ def test_whatever_the_controls_hold_round_trips(data):
         ("rtol=nan&mixing=0.7", "nan"),
         ("rtol=-1e400&mixing=0.7", "inf"),
         ("fallback=maybe&mixing=0.7", "'maybe'"),
+        ("broyden=maybe&mixing=0.7", "'maybe'"),
+        ("also=everything&mixing=0.7", "one of none, restart"),
+        ("kept=0&mixing=0.7", "kept (k) = 0"),
         ("dtype=float16&mixing=0.7", "'float16'"),
         ("windwo=3&mixing=0.7", "did you mean 'window'"),
         ("problem=poison&mixing=0.7", "did you mean 'poisson'"),
@@ -108,7 +153,8 @@ def test_a_bad_parameter_is_explained_and_the_rest_is_kept(query, words):
 )
 def test_html_is_never_reflected(evil):
     for query in (f"window={evil}", f"{evil}=3", f"problem={evil}", f"pin={evil}",
-                  f"pin=anderson;problem=tanh;dtype={evil}", f"fallback={evil}"):  # fmt: skip
+                  f"pin=anderson;problem=tanh;dtype={evil}", f"fallback={evil}",
+                  f"also={evil}", f"broyden={evil}"):  # fmt: skip
         _, notes = read(query)
         notes += pins_from_query(query)[1]
         assert notes
@@ -150,11 +196,12 @@ def test_parameters_of_the_page_are_left_alone():
     assert controls.window == 2
 
 
-def test_the_copied_code_reproduces_counts_and_residuals():
+@pytest.mark.parametrize("also", ALSO)
+def test_the_copied_code_reproduces_counts_and_residuals(also):
     controls = Controls()
     controls.reset("tanh")
     controls.apply({"size": 20, "batch_size": 3, "seed": 7, "window": 3, "regularization": 1e-8})
-    controls.broyden = True
+    controls.apply({"also": also, "restart": "auto"})
     specs = controls.specs()
     code = as_python(specs)
     command = [sys.executable, "-c", code]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from andersonn_core.arrays import Floats
 from andersonn_core.cost_model import mixing_seconds
 from andersonn_core.methods.base import MethodSpec
 from andersonn_core.methods.keepers import Newest
@@ -24,6 +25,7 @@ from andersonn_core.specs import knob
 
 FIRST = 3  # evaluations before the first forecast
 BUDGET = 0.05  # a trial may cost this part of the plain steps taken and still to come
+DEARER = 4  # a mixing step's calls take about so many times those of a plain one
 TRUST = 4  # a forecast counts up to so many times the evaluations that it was made from
 NEVER = 2**62  # an evaluation that no solve reaches
 SLOWER = 0.85  # Anderson is given up below this part of forward iteration's speed
@@ -39,7 +41,8 @@ class Pilot:
     plain: list[float] = field(default_factory=list)  # seconds of plain steps
     mixed: list[float] = field(default_factory=list)  # seconds of mixing steps
     began: int = 0  # the evaluation with which the present kind of steps began
-    plain_speed: float = 0.0  # decay of the residual's logarithm per second
+    plain_rate: Floats | float = 0.0  # (B,) decay of the residual's logarithm per plain step
+    plain_speed: float = 0.0  # and per second, of the samples that go on
     mixed_speed: float = 0.0
     look_again: int = FIRST
     used: int = 0  # mixing steps after which Anderson's speed was last doubted
@@ -60,16 +63,18 @@ class Pilot:
 
     def _try(self, state: AutoState, now: int) -> None:
         """Begin with Anderson if a trial is cheap beside what is to come; or go on with it."""
-        step = _typical(self.maps) + _typical(self.plain)
-        taken = now - self.began - 1
-        rate = self._rate(state, min(taken, max(4, now // 4)) if not self.mixed else taken // 2)
-        self.plain_speed = rate / step
-        left = self._left(state, rate)
+        plain, taken = _typical(self.plain), now - self.began - 1
+        step = _typical(self.maps) + plain
+        cost = (self.window + 2) * max(self._mixing(plain) - plain, 0.0) / step
+        if not self.mixed and cost > BUDGET * (1 + TRUST) * now:
+            return  # whatever the forecast would say
+        rate = self._rate(state, taken // 2 if self.mixed else min(taken, max(4, now // 4)))
+        self.plain_rate, self.plain_speed = rate, self._mean(state, rate) / step
         if self.mixed:
             if self.plain_speed * SLOWER < self.mixed_speed:
                 self._wake(state, now, f"goes on with Anderson: {self._fast}")
             return
-        cost = (self.window + 2) * max(self._mixing - _typical(self.plain), 0.0) / step
+        left = self._left(state, self._mean(state, rate))
         if cost <= BUDGET * (now + min(left, TRUST * now)):
             ahead = f"about {_number(left)} forward evaluations are left"
             self._wake(state, now, f"tries Anderson: {ahead}, and a trial costs {cost:.2g} of them")
@@ -87,7 +92,11 @@ class Pilot:
         rarely.
         """
         rate = self._rate(state, min(now - self.began - 1, 2 * (self.window + 1)))
-        self.mixed_speed = rate / (_typical(self.maps) + self._mixing)
+        map_seconds = _typical(self.maps)
+        self.mixed_speed = self._mean(state, rate) / (map_seconds + _typical(self.mixed))
+        # Of the same samples: those that are left are often slow by either kind of steps.
+        before = self._mean(state, self.plain_rate)
+        self.plain_speed = before / (map_seconds + _typical(self.plain))
         if self.mixed_speed >= SLOWER * self.plain_speed:
             if self.used == self.window + 3:
                 self._note(now, f"keeps Anderson: {self._fast}")
@@ -102,17 +111,21 @@ class Pilot:
     def _fast(self) -> str:
         return f"{_ratio(self.mixed_speed, self.plain_speed)} as fast by the second"
 
-    @property
-    def _mixing(self) -> float:
-        """Seconds of a mixing step."""
-        return _typical(self.mixed) if self.mixed else self.mixing_guess
+    def _mixing(self, plain: float) -> float:
+        """Seconds of a mixing step; before one was measured at least DEARER plain ones."""
+        return _typical(self.mixed) if self.mixed else max(self.mixing_guess, DEARER * plain)
 
-    def _rate(self, state: WindowState, back: int) -> float:
-        """The mean decay per evaluation of the log residual, of the samples that go on."""
+    def _rate(self, state: WindowState, back: int) -> Floats:  # (B,)
+        """The mean decay per evaluation of each sample's log residual."""
         scores, back = state.progress.scores, max(back, 1)
-        going_on = scores[-1] > state.rtol
-        decay = np.log(scores[-1 - back] / scores[-1])[going_on]
-        return float(decay.mean()) / back if len(decay) else math.inf
+        rate: Floats = np.log(scores[-1 - back] / scores[-1]) / back
+        return rate
+
+    def _mean(self, state: WindowState, rate: Floats | float) -> float:  # (B,)
+        """Of the samples that go on."""
+        going_on = state.progress.scores[-1] > state.rtol
+        rates = np.broadcast_to(rate, going_on.shape)[going_on]
+        return float(rates.mean()) if len(rates) else math.inf
 
     def _left(self, state: WindowState, rate: float) -> float:
         """Plain steps until the slowest sample meets the tolerance, at this rate."""

@@ -18,11 +18,12 @@ from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, Range1d
 from bokeh.plotting import figure
 
+from lab.also import ALSO
 from lab.figures.base import DURATION, bare_figure, decades, durations, paint, tooltip
 from lab.theme import FONT, LABELS, Palette
 from lab.traces import COLUMNS, empty_columns
 
-METHODS = ("picard", "broyden", "anderson")  # painted in this order, the hero last
+METHODS = ("picard", *ALSO, "anderson")  # painted in this order, the hero last
 TITLES = {
     "evaluation": "evaluations of the map f",
     "seconds": "time on this machine ({clock})",

@@ -28,7 +28,7 @@ ROOM = 1.28  # of the longest curve: space for the label at its end
 HIGHEST = 2  # decades above 1: a relative residual has poles where f(z) passes 0
 LABEL_SHARE = 0.07  # of the decades with curves: as high as a line of words
 FAR = 1e9  # beyond all axes
-BELOW, APART, NEAR = 7.0, 16.0, 0.32  # labels at line ends: pixels, pixels, part of the width
+BELOW, APART, NEAR = 7.0, 16.0, 0.36  # labels at line ends: pixels, pixels, part of the width
 
 Point = tuple[float, float, str]  # x, residual, words
 

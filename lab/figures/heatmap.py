@@ -1,4 +1,4 @@
-"""Sample x evaluation: the residual as color, fallbacks and restarts as marks on it."""
+"""Sample x evaluation: the residual as color, what the method did as marks on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HeatMap:
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.marks = {
             kind: ColumnDataSource({"evaluation": [], "sample": []})
-            for kind in ("restart", "fallback", "drop")
+            for kind in ("restart", "probe", "drop", "fallback")
         }
         self.x, self.y = Range1d(0.5, 10.5), Range1d(0.5, 1.5)
         self.mapper = LinearColorMapper(
@@ -76,6 +76,14 @@ class HeatMap:
                 source=self.marks["restart"],
                 **style,
             ),
+            "probe": self.figure.scatter(
+                marker="circle",
+                size=5,
+                line_width=1,
+                fill_alpha=0,
+                source=self.marks["probe"],
+                **style,
+            ),
             "drop": self.figure.scatter(
                 marker="x", size=4, line_width=1, line_alpha=0.5, source=self.marks["drop"], **style
             ),
@@ -102,8 +110,8 @@ class HeatMap:
         self.bar.background_fill_color = colors.paper
         self.bar.major_label_text_color = colors.muted
         self.cursor.line_color = colors.text
-        self.dots["restart"].glyph.line_color = colors.text
-        self.dots["drop"].glyph.line_color = colors.text
+        for kind in ("restart", "probe", "drop"):
+            self.dots[kind].glyph.line_color = colors.text
         fallback = self.dots["fallback"].glyph
         fallback.fill_color, fallback.line_color = "#D55E00", colors.paper
 

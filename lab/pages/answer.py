@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import panel as pn
@@ -13,13 +13,25 @@ import torch
 from andersonn_core.words import residual_text
 from lab import words
 from lab.live import Live
-from lab.pages.card import STYLE, escape, text
+from lab.pages.card import STYLE, Later, escape, text
 from lab.theme import LABELS, Palette
 
 STATUS_SECONDS = 1.0  # a screen reader can't follow more often
 
 
 STALE = "<div class='stale'>"
+FOLD = {  # as plain as the other fold beside it
+    "boxShadow": "none",
+    "background": "none",
+    "& .MuiAccordionSummary-root": {
+        "minHeight": "18px", "padding": 0, "flexDirection": "row-reverse", "width": "fit-content",
+        "marginLeft": "-4px", "color": "text.secondary",
+    },
+    "& .MuiAccordionSummary-content": {"margin": "0 !important"},
+    "& .MuiAccordionDetails-root": {"padding": "0 0 2px 18px"},
+    "& .MuiSvgIcon-root": {"fontSize": "18px", "color": "text.secondary"},
+    "& .MuiTypography-root": {"fontSize": "12.5px", "lineHeight": "18px", "fontWeight": 400},
+}  # fmt: skip
 
 
 class Answer(pn.viewable.Viewer):
@@ -42,6 +54,13 @@ class Answer(pn.viewable.Viewer):
         self.verdict = text("", "lab-verdict")
         self.status = text("", "lab-status")
         self.tiles = text("", "lab-tiles")
+        self.decided = text("", "lab-decided")
+        self.notes = Later(
+            pmui.Accordion(
+                ("What Anderson decided", self.decided), active=[], margin=0,
+                sizing_mode="stretch_width", disable_gutters=True, sx=FOLD,
+            )
+        )  # fmt: skip
         self.theory = text(
             f"<details><summary>What is going on?</summary><p>{escape(words.THEORY)} "
             "<code>make notebooks</code> opens <code>notebooks/01_anderson</code>, which derives "
@@ -78,8 +97,13 @@ class Answer(pn.viewable.Viewer):
         if live.errors:
             return self._fail(live)
         results = {name: live.results[name] for name in live.methods}  # not as they ended
-        self.headline.object = _paragraph(words.headline(results, live.problem_name, live.window))
-        self.verdict.object = _paragraph(words.verdict(live.compare(), live.problem))
+        self.headline.object = _paragraph(
+            words.headline(results, live.problem_name, live.anderson.window)
+        )
+        gain = words.gain(live.anderson, live.elements, results)
+        verdict = words.verdict(live.compare(), live.problem, results)
+        self.verdict.object = _paragraph(f"{gain} {verdict}".strip())
+        self._tell(results["anderson"].notes)
         self._status(words.status_line(results, live.problem_name))
         self.tiles.object = self._badges(live)
         return None
@@ -90,6 +114,13 @@ class Answer(pn.viewable.Viewer):
         self.verdict.object = f"<p class='error' role='alert'>{escape(sentences)}</p>"
         self.tiles.object = ""
         self._status("")
+        self._tell(())
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        """List what the method decided, if it did; folded or not as it was."""
+        self.notes.show(bool(notes))
+        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        self.decided.object = f"<ul>{items}</ul>" if notes else ""
 
     def _status(self, line: str) -> None:
         self.status.object = f"<div role='status' aria-live='polite'>{escape(line)}</div>"
@@ -153,6 +184,7 @@ class Answer(pn.viewable.Viewer):
                 css_classes=["lab-line"],
                 stylesheets=[STYLE],
             ),
+            self.notes,
             sizing_mode="stretch_width",
             margin=0,
             css_classes=["lab-answers"],

@@ -138,8 +138,8 @@ class Convergence(pn.viewable.Viewer):
         self._list_pins()
 
     def _begin(self, kept: Sequence[str] = ()) -> None:
-        before, controls = self.live, self.controls
-        self.live = Live(tuple(self.specs), controls.rtol, self.problem_name, controls.window)
+        before, methods = self.live, {name: spec.method for name, spec in self.specs.items()}
+        self.live = Live(methods, self.controls.rtol, self.problem_name)
         self.live.keep(before, kept)
         self.playback.stop()
         self.curves.begin(self.live, before, kept)

@@ -14,18 +14,16 @@ from andersonn_core import PROBLEMS, Anderson
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems import ProblemSpec
 from andersonn_core.specs import KnobError
-from lab.controls import PRESETS, Controls
+from lab.controls import CHOICES, PRESETS, Controls
 from lab.knobs import KNOBS
 from lab.pages.card import STYLE, text
 from lab.pages.widgets import BoundWidget, bound_widget
 
 FOLD = {
-    "& .MuiAccordion-root": {
-        "boxShadow": "none",
-        "backgroundImage": "none",
-        "border": "1px solid",
-        "borderColor": "divider",
-    },
+    "boxShadow": "none",
+    "backgroundImage": "none",
+    "border": "1px solid",
+    "borderColor": "divider",
     "& .MuiAccordionSummary-root": {"minHeight": "40px", "padding": "0 12px"},
     "& .MuiAccordionSummary-content": {"margin": "8px 0"},
     "& .MuiTypography-root": {"fontSize": "14px", "fontWeight": 500},
@@ -58,13 +56,12 @@ class Rail(pn.viewable.Viewer):
             options={spec.label: key for key, spec in PROBLEMS.items()}, margin=(4, 0, 8, 0),
         )  # fmt: skip
         self.problem.param.watch(lambda event: self._set("problem", event.new), "value")
-        self.broyden = pmui.Switch(
-            label="also show Broyden",
-            value=controls.broyden,
-            description=controls.param.broyden.doc,
-            margin=(2, 0),
-        )
-        self.broyden.param.watch(lambda event: self._set("broyden", event.new), "value")
+        self.also = pmui.Select(
+            label="also show", value=controls.also, options=CHOICES, size="small",
+            description=controls.param.also.doc, sizing_mode="stretch_width", margin=(8, 0, 2, 0),
+        )  # fmt: skip
+        self.also.param.watch(lambda event: self._set("also", event.new), "value")
+        self.same = text("", "lab-note", margin=(0, 0, 4, 0))
         self.summary = text("", "lab-note", "lab-summary", margin=(0, 0, 8, 0))
         self.others = text("", "lab-note", margin=(6, 0))
         self.notice = text("", "lab-notice", margin=(6, 0))
@@ -111,13 +108,15 @@ class Rail(pn.viewable.Viewer):
         """Show the controls' values, ranges and reasons."""
         reasons = self.controls.unavailable()
         with self._quiet():
-            self.problem.value, self.broyden.value = self.controls.problem, self.controls.broyden
+            self.problem.value, self.also.value = self.controls.problem, self.controls.also
             for name, bound in self.bound.items():
                 bound.follow(
                     self.controls.knob(name), getattr(self.controls, name), reasons.get(name, "")
                 )
         self.summary.object = html.escape(PROBLEMS[self.controls.problem].summary)
         self.others.object = _others(reasons)
+        self.same.object = html.escape(reasons.get("also", ""))
+        self.same.visible = "also" in reasons
         foreign = _foreign(reasons)
         for name, bound in self.bound.items():
             bound.widget.visible = name not in foreign
@@ -172,7 +171,7 @@ class Rail(pn.viewable.Viewer):
         )  # fmt: skip
         more.param.watch(lambda _: self._schedule(self.unfold), "active")
         return pn.Column(
-            *head, *big, self.broyden, self.notice, more, sizing_mode="stretch_width",
+            *head, *big, self.also, self.same, self.notice, more, sizing_mode="stretch_width",
             margin=0, css_classes=["lab-rail"], stylesheets=[STYLE],
         )  # fmt: skip
 

@@ -123,7 +123,7 @@ class Shelf(pn.viewable.Viewer):
         frames = []
         for name, result in (self.live.results if self.live else {}).items():
             frame = result.to_frame()
-            frame.insert(0, "method", name)
+            frame.insert(0, "method", LABELS[name])
             frames.append(frame)
         buffer = io.StringIO()
         (pd.concat(frames) if frames else pd.DataFrame()).to_csv(buffer, index=False)

@@ -6,10 +6,11 @@ import panel as pn
 
 from andersonn_core.words import ratio_text
 from lab.figures.bars import PartBars
-from lab.figures.heatmap import HeatMap
+from lab.figures.heatmap import MOST_RESTARTS, HeatMap
 from lab.live import Live
 from lab.pages.card import Card, bokeh_pane
 from lab.theme import Palette
+from lab.words import marks
 
 
 class TimeSplit(Card):
@@ -55,15 +56,11 @@ class SampleMap(Card):
         """Show a finished run."""
         result = live.results["anderson"]
         self.map.show(result, live.tolerance)
-        fallbacks, batch = result.diagnostics["fallbacks"], result.status.numel()
-        slowest = int(result.sample_evals.max()) if batch else 0
-        words = "A row ends where its sample stopped; ticks are restarts"
-        words += f", triangles {fallbacks} fallbacks." if fallbacks else "."
-        if batch > 1:
-            words += (
-                f" Slowest: sample {int(result.sample_evals.argmax()) + 1}, {slowest} evaluations."
-            )
-        self.say(words)
+        parts = ["A row ends where its sample stopped.", marks(result.diagnostics, MOST_RESTARTS)]
+        if result.status.numel() > 1:
+            slowest, needed = int(result.sample_evals.argmax()), int(result.sample_evals.max())
+            parts.append(f"Slowest: sample {slowest + 1}, {needed} evaluations.")
+        self.say(" ".join(part for part in parts if part))
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""

@@ -21,6 +21,7 @@ NAMES = {
     "atol": "absolute tolerance",
     "max_iter": "most evaluations",
     "lambda_": "strength",
+    "kept": "kept directions",
 }
 AUTO = "auto"
 STEPS = 100  # of a slider over numbers
@@ -110,8 +111,8 @@ class _Range(BoundWidget):
         )
 
 
-class _Decades(BoundWidget):
-    """A slider over 1-2-5 steps or decades, with "auto" first where the knob may be None."""
+class _Listed(BoundWidget):
+    """A slider over integers, 1-2-5 steps or decades; "auto" comes first where None is allowed."""
 
     def read(self, value: Any) -> Any:
         return None if value == AUTO else value
@@ -139,6 +140,8 @@ def _text(value: float) -> str:
 
 def _grid(knob: Knob) -> list[float]:
     low, high = knob.slider_range or (1e-10, 1.0)
+    if not knob.log:
+        return [*range(int(low), int(high) + 1)]
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     digits = (1,) if last - first > 4 else (1, 2, 5)
     grid = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
@@ -155,7 +158,7 @@ def bound_widget(knob: Knob, declared: Knob) -> BoundWidget:
         )
     if declared.kind == "switch":
         return BoundWidget(knob, pmui.Switch(**common))
-    if declared.log:
-        return _Decades(knob, PromptChoice(options=[0, 1], size="small", **common))
+    if declared.log or declared.optional:
+        return _Listed(knob, PromptChoice(options=[0, 1], size="small", **common))
     kind = PromptInteger if declared.kind == "integer" else PromptNumber
     return _Range(knob, kind(start=0, end=1, value=0, **common))
