@@ -98,10 +98,8 @@ def gain(anderson: Anderson, elements: int, results: Mapping[str, SolveResult]) 
 
 def _way(anderson: Anderson, elements: int) -> str:
     """What becomes of a full window, as the subject of a sentence."""
-    size = min(anderson.window, elements)
-    kept = max(min(anderson.kept or size // 2, size - 1), 0)
     return {
-        "deflated": f"Keeping {_many(kept, 'slow direction')}",
+        "deflated": f"Keeping {_many(anderson.directions(elements), 'slow direction')}",
         "auto": "Choosing what to keep",
         "never": "Dropping only the oldest step",
     }[anderson.restart]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels.rows import Rows, host
-from andersonn_core.kernels.window import of_samples
+from andersonn_core.kernels.window import of_samples, wipe, write
 
 
 @dataclass
@@ -93,13 +93,10 @@ class ResidualWindow:
         return mean
 
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m + 1, m + 1) each
-        """The inner products dG dZ^T and dZ dZ^T of the differences from the newest."""
+        """The inner products dG dP^T and dP dP^T of the differences from the newest."""
         p, g = (of_samples(ring, places) for ring in (self.p, self.g))
-        gp, gg, pp = (host(torch.bmm(a, b.mT)) for a, b in ((g, p), (g, g), (p, p)))
-        beta, slot = self.mixing, self.slot
-        gz = gp - beta * gg
-        zz = pp - beta * (gp + gp.transpose(0, 2, 1)) + beta**2 * gg
-        return _of_differences(gz, slot), _of_differences(zz, slot)
+        gp, pp = host(torch.bmm(g, p.mT)), host(torch.bmm(p, p.mT))
+        return _of_differences(gp, self.slot), _of_differences(pp, self.slot)
 
     def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
         """Replace residuals by such whose differences from the newest are combinations (A, k, m).
@@ -116,14 +113,12 @@ class ResidualWindow:
         alpha[:, :, self.slot] = 1 - weights.sum(2)
         itself = np.eye(self.size)[None, None, self.slot].repeat(len(weights), 0)
         factors = torch.from_numpy(np.concatenate([alpha, itself], 1)).to(self.g)
-        where = torch.from_numpy(slots).to(self.g.device)[:, None]
         for ring in (self.p, self.g):
             made = torch.bmm(factors, of_samples(ring, places))  # (A, k + 1, n)
-            ring[where, places] = made.transpose(0, 1)
+            write(ring, slots, places, made)
         products = host(torch.bmm(made, made.mT))
-        broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)
-        for ring in (self.p, self.g):  # columns that do not count are multiplied by 0
-            ring[where, places[broken]] = 0.0
+        if not np.isfinite(products).all():
+            wipe((self.p, self.g), slots, places, products)
         return slots, products
 
     def erase(self, samples: Flags) -> None:  # (B,)

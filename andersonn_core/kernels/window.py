@@ -146,11 +146,9 @@ class DifferenceWindow:
         return left
 
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
-        """The inner products dG dZ^T and dZ dZ^T of some samples."""
+        """The inner products dG dU^T and dU dU^T of some samples."""
         du, dg = (of_samples(ring, places) for ring in (self.du, self.dg))
-        beta = self.mixing
-        gu, gg, uu = (host(torch.bmm(a, b.mT)) for a, b in ((dg, du), (dg, dg), (du, du)))
-        return gu - beta * gg, uu - beta * (gu + gu.transpose(0, 2, 1)) + beta**2 * gg
+        return host(torch.bmm(dg, du.mT)), host(torch.bmm(du, du.mT))
 
     def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
         """Replace the columns of some samples by combinations of them, weights (A, k, m).
@@ -162,16 +160,14 @@ class DifferenceWindow:
         k = weights.shape[1]
         weights = weights / np.abs(weights).sum(2, keepdims=True)
         slots: Counts = (self.slot - k + 1 + np.arange(k)) % self.size
-        where = torch.from_numpy(slots).to(self.dg.device)[:, None]
         factors = torch.from_numpy(weights).to(self.dg)
         for ring in (self.du, self.dg):
             made = torch.bmm(factors, of_samples(ring, places))  # (A, k, n)
-            ring[where, places] = made.transpose(0, 1)
+            write(ring, slots, places, made)
         self.count[places.cpu().numpy()] = k
         products = host(torch.bmm(made, made.mT))
-        broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)
-        for ring in (self.du, self.dg):  # columns that do not count are multiplied by 0
-            ring[where, places[broken]] = 0.0
+        if not np.isfinite(products).all():
+            wipe((self.du, self.dg), slots, places, products)
         return slots, products
 
     def _equal_counts(self) -> list[tuple[slice, slice]]:
@@ -209,3 +205,19 @@ class DifferenceWindow:
 def of_samples(ring: Tensor, places: Tensor) -> Tensor:  # (m, B, n), (A,) -> (A, m, n)
     """The columns of some samples; of all of them without a copy."""
     return (ring if len(places) == ring.shape[1] else ring[:, places]).transpose(0, 1)
+
+
+def write(ring: Tensor, slots: Counts, places: Tensor, values: Tensor) -> None:
+    """Put values (A, k, n) of some samples into slots (k,) of a ring (m, B, n)."""
+    if len(places) < ring.shape[1]:
+        ring[torch.from_numpy(slots).to(ring.device)[:, None], places] = values.transpose(0, 1)
+    else:
+        for slot, column in zip(slots.tolist(), values.unbind(1), strict=True):
+            ring[slot] = column
+
+
+def wipe(rings: tuple[Tensor, Tensor], slots: Counts, places: Tensor, products: Floats) -> None:
+    """Zeros where products (A, k, k) are not finite: unused columns are multiplied by 0."""
+    broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)
+    for ring in rings:
+        ring[torch.from_numpy(slots).to(ring.device)[:, None], places[broken]] = 0.0

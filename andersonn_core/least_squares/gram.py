@@ -55,12 +55,25 @@ class ScaledGram:
         """Of these samples use only the columns in `slots`, with inner products (A, k, k)."""
         self.forget(places)
         scale = 1 / np.sqrt(products.diagonal(axis1=1, axis2=2))
-        scaled = products * scale[:, :, None] * scale[:, None, :]
-        self.matrix[np.ix_(places, slots, slots)] = scaled + self.ridge * np.eye(len(slots))
-        self.scale[np.ix_(places, slots)] = scale
-        samples = np.zeros(len(self.scale), np.bool_)
-        samples[places] = True
-        self.factor(samples, np.arange(self.scale.shape[1]))
+        scaled = products * scale[:, :, None] * scale[:, None, :] + self.ridge * np.eye(len(slots))
+        block = places[:, None, None], slots[:, None], slots
+        self.matrix[block] = scaled
+        self.scale[places[:, None], slots] = scale
+        factor, info = torch.linalg.cholesky_ex(torch.from_numpy(scaled))
+        eye = torch.eye(len(slots), dtype=factor.dtype)
+        self.inverse[block] = torch.linalg.solve_triangular(factor, eye, upper=False).numpy()
+        self.pivots[places[:, None], slots] = factor.diagonal(dim1=1, dim2=2).numpy()
+        if info.any():
+            samples = np.zeros(len(self.scale), np.bool_)
+            samples[places[info.numpy() > 0]] = True
+            self.factor(samples, np.arange(self.scale.shape[1]))
+
+    def inner(self) -> Floats:  # (B, m, m)
+        """DG dG^T, without the ridge, of the columns in use; zero for others."""
+        length = np.where(self.used, 1 / np.where(self.used, self.scale, 1.0), 0.0)
+        products: Floats = self.matrix - self.ridge * np.eye(length.shape[1])
+        products *= length[:, :, None] * length[:, None, :]
+        return products
 
     def differences(self, places: Counts) -> ScaledGram:  # (A,)
         """The problems of some samples: their columns are differences already."""

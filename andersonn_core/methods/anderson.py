@@ -44,7 +44,7 @@ class Anderson(MethodSpec):
         "says.",
     )
     kept: int | None = knob(
-        None, 'Slow directions that restart="deflated" keeps; None: half the window.',
+        None, "Slow directions that a deflated restart keeps, or auto; None: half the window.",
         minimum=1, maximum=99, typical=(1, 10), symbol="k",
     )  # fmt: skip
     period: int = knob(
@@ -69,6 +69,11 @@ class Anderson(MethodSpec):
         """Two rings, two residuals, two iterates, the fallback's best; signs and a probe's two."""
         return 2 * min(self.window, n) + 5 + 4 * (self.restart == "auto")
 
+    def directions(self, n: int) -> int:
+        """How many slow directions of a full window a state of n elements has kept."""
+        size = min(self.window, n)
+        return max(min(self.kept or size // 2, size - 1), 0)
+
     def init(self, z: Tensor) -> WindowState:  # (B, n)
         """A workspace of at most n differences: more would be dependent."""
         settings = Settings(
@@ -87,10 +92,9 @@ class Anderson(MethodSpec):
         return state.advance(z, f_z)
 
     def _keeper(self, z: Tensor) -> Keeper:  # (B, n)
-        size = min(self.window, z.shape[1])
-        kept = min(self.kept or size // 2, size - 1)
-        if self.restart == "deflated" and kept > 0:
+        size, kept = min(self.window, z.shape[1]), self.directions(z.shape[1])
+        if self.restart == "deflated" and kept:
             return Slow(kept)
-        if self.restart == "auto" and kept > 0:
+        if self.restart == "auto" and kept:
             return Choosing.of(z, size, kept)
         return Slide() if self.restart == "never" else Newest()

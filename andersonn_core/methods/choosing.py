@@ -19,14 +19,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from andersonn_core.arrays import Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
-from andersonn_core.methods.deflation import newest_directions
+from andersonn_core.methods.deflation import iterate_products, newest_directions
 from andersonn_core.methods.idr import Induced, Shadow
 from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
 from andersonn_core.methods.short_recurrence import Orthogonal
@@ -159,11 +158,10 @@ class Choosing(Slide):
     def _symmetric(self, state: WindowState) -> Flags:  # (B,)
         """Whether dG dZ^T is symmetric to rounding, in columns of unit residual norm."""
         everyone = np.arange(len(self.mode))
-        cross, _ = state.window.cross(torch.from_numpy(everyone).to(state.g.device))
-        scale = state.gram.differences(everyone).scale
+        problem = state.gram.differences(everyone)
         with np.errstate(all="ignore"):
-            cross = np.where(scale[:, :, None] * scale[:, None, :] > 0, cross, 0.0)
-            cross *= scale[:, :, None] * scale[:, None, :]
+            cross, _ = iterate_products(state.window, problem, everyone)
+            cross = cross * problem.scale[:, :, None] * problem.scale[:, None, :]
             odd = np.linalg.norm(cross - cross.transpose(0, 2, 1), axis=(1, 2))
             close: Flags = odd <= 10 * state.fallback.rounding**0.5 * np.linalg.norm(
                 cross, axis=(1, 2)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.least_squares import ScaledGram
 from andersonn_core.methods.windowed import Gram, Window
 
 
@@ -19,13 +20,27 @@ def slow_directions(
     problem had more than k columns and a finite solution.
     """
     problem = gram.differences(places)
-    _, lengths = window.cross(torch.from_numpy(places).to(window.columns.device))
+    _, lengths = iterate_products(window, problem, places)
     factor = problem.inverse * problem.scale[:, None, :]  # of the unscaled columns
-    matrix = factor @ np.where(problem.used[:, :, None], lengths, 0.0) @ factor.transpose(0, 2, 1)
+    matrix = factor @ lengths @ factor.transpose(0, 2, 1)
     fine: Flags = np.isfinite(matrix).all((1, 2)) & (problem.used.sum(1) > kept)
     matrix[~fine] = 0.0
     _, vectors = np.linalg.eigh((matrix + matrix.transpose(0, 2, 1)) / 2)
     return vectors[:, :, : -kept - 1 : -1].transpose(0, 2, 1) @ factor, fine
+
+
+def iterate_products(
+    window: Window, problem: ScaledGram, places: Counts
+) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m) each
+    """DG dZ^T and dZ dZ^T of the columns in use, with dZ = dU - mixing dG; zero for others."""
+    gu, uu = window.cross(torch.from_numpy(places).to(window.columns.device))
+    gg, beta = problem.inner(), window.mixing
+    used = problem.used[:, :, None] & problem.used[:, None, :]
+    both = gu + gu.transpose(0, 2, 1)
+    return (
+        np.where(used, gu - beta * gg, 0.0),
+        np.where(used, uu - beta * both + beta**2 * gg, 0.0),
+    )
 
 
 def newest_directions(
