@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from andersonn_core.methods.base import MethodSpec
+from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.choosing import Choosing
 from andersonn_core.methods.keepers import Newest, Slide, Slow
 from andersonn_core.methods.windowed import Keeper, Settings, WindowState
@@ -29,10 +29,7 @@ class Anderson(MethodSpec):
         5, "Past differences that each step combines; 0 is forward iteration.",
         minimum=0, maximum=100, typical=(0, 20), symbol="m",
     )  # fmt: skip
-    mixing: float = knob(
-        1.0, "Weight on f(z); 1 is undamped.",
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
-    )  # fmt: skip
+    mixing: float = mixing_knob()
     regularization: float | None = knob(
         None, "Ridge on the Gram matrix scaled to unit diagonal; None: 10 rounding errors.",
         minimum=0.0, maximum=1.0, typical=(1e-12, 1e-1), symbol="lambda", log=True,

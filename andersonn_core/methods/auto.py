@@ -18,7 +18,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Floats
 from andersonn_core.cost_model import mixing_seconds
-from andersonn_core.methods.base import MethodSpec
+from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keepers import Newest
 from andersonn_core.methods.windowed import Settings, WindowState
 from andersonn_core.specs import knob
@@ -197,10 +197,7 @@ class Auto(MethodSpec):
         5, "Past differences that each step of Anderson combines, where it is used.",
         minimum=1, maximum=100, typical=(1, 20), symbol="m",
     )  # fmt: skip
-    mixing: float = knob(
-        1.0, "Weight on f(z); 1 is undamped.",
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
-    )  # fmt: skip
+    mixing: float = mixing_knob()
 
     def memory_vectors(self, n: int) -> int:
         """Two rings, two residuals, two iterates, the fallback's best."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import Progress, Rows, measure
-from andersonn_core.specs import Spec
+from andersonn_core.specs import Spec, knob
 from andersonn_core.timing import PartTimer
 
 
@@ -126,6 +126,14 @@ def _select(value: Any, indices: Tensor) -> Any:
 def no_event(z: Tensor) -> Events:  # (B, n) -> (B,)
     """The event of a step at which nothing happened."""
     return np.zeros(z.shape[0], np.int8)
+
+
+def mixing_knob(doc: str = "Weight on f(z); 1 is undamped.") -> Any:
+    """The knob beta, which every method has."""
+    return knob(
+        1.0, doc,
+        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
+    )  # fmt: skip
 
 
 class MethodSpec(Spec):

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from andersonn_core.arrays import Counts, Floats
 from andersonn_core.kernels import Progress, rows_for
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
+from andersonn_core.methods.base import (
+    MethodSpec,
+    MethodState,
+    StepDiagnostics,
+    mixing_knob,
+    no_event,
+)
 from andersonn_core.results import Event
 from andersonn_core.specs import knob
 
@@ -65,10 +71,7 @@ class Broyden(MethodSpec):
         10, "Rank-one updates that are kept before a restart; 0 is forward iteration.",
         minimum=0, maximum=100, typical=(0, 20), symbol="m",
     )  # fmt: skip
-    mixing: float = knob(
-        1.0, "Weight on f(z) in the first inverse Jacobian; 1 is undamped.",
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
-    )  # fmt: skip
+    mixing: float = mixing_knob("Weight on f(z) in the first inverse Jacobian; 1 is undamped.")
 
     def memory_vectors(self, n: int) -> int:
         """Two factors an update, the previous point and residual, and three temporaries."""

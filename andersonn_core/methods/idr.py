@@ -21,7 +21,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.least_squares import Weights
-from andersonn_core.methods.base import MethodSpec
+from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keepers import Slide, drop_lost
 from andersonn_core.methods.windowed import Keeper, Settings, WindowState
 from andersonn_core.specs import knob
@@ -112,10 +112,7 @@ class IDR(MethodSpec):
         8, "Differences that are kept, and dimension of the shadow space.",
         minimum=1, maximum=50, typical=(1, 16), symbol="s",
     )  # fmt: skip
-    mixing: float = knob(
-        1.0, "Weight on f(z); 1 is undamped.",
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
-    )  # fmt: skip
+    mixing: float = mixing_knob()
 
     def memory_vectors(self, n: int) -> int:
         """Two rings, two residuals, two iterates, the signs and two temporaries."""

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from andersonn_core.kernels import Progress, rows_for
-from andersonn_core.methods.base import MethodSpec, MethodState, StepDiagnostics, no_event
-from andersonn_core.specs import knob
+from andersonn_core.methods.base import (
+    MethodSpec,
+    MethodState,
+    StepDiagnostics,
+    mixing_knob,
+    no_event,
+)
 
 
 class Picard(MethodSpec):
@@ -18,10 +23,7 @@ class Picard(MethodSpec):
     name: ClassVar[str] = "picard"
     label: ClassVar[str] = "Forward iteration"
 
-    mixing: float = knob(
-        1.0, "Weight on f(z); 1 is undamped.",
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
-    )  # fmt: skip
+    mixing: float = mixing_knob()
 
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """No workspace beyond one residual."""

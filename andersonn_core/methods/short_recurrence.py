@@ -18,7 +18,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
-from andersonn_core.methods.base import MethodSpec
+from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keepers import Slide, drop_lost
 from andersonn_core.methods.windowed import Settings, WindowState
 from andersonn_core.specs import knob
@@ -78,10 +78,7 @@ class ShortRecurrence(MethodSpec):
         2, "Orthogonal pairs that are kept; two are enough for affine symmetric maps.",
         minimum=1, maximum=20, typical=(1, 10), symbol="p",
     )  # fmt: skip
-    mixing: float = knob(
-        1.0, "Weight on f(z); 1 is undamped.",
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
-    )  # fmt: skip
+    mixing: float = mixing_knob()
 
     def memory_vectors(self, n: int) -> int:
         """The pairs and the newest difference, two residuals, two iterates, a temporary."""

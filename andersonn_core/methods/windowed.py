@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
@@ -24,12 +23,12 @@ from andersonn_core.least_squares import (
     ResidualGram,
     ScaledGram,
     Weights,
-    condition,
     default_regularization,
     qr_weights,
 )
-from andersonn_core.methods.base import MethodState, StepDiagnostics, no_event
+from andersonn_core.methods.base import MethodState, no_event
 from andersonn_core.methods.fallback import FallbackState
+from andersonn_core.methods.window_diagnostics import WindowDiagnostics
 from andersonn_core.results import Event
 
 Window = DifferenceWindow | ResidualWindow
@@ -91,38 +90,6 @@ class Settings:
     delay: int = 0
     least_squares: str = "gram"
     fallback: bool = False
-
-
-@dataclass
-class WindowDiagnostics(StepDiagnostics):
-    """What a step saw."""
-
-    gamma: Floats  # (B, m)
-    removed: Floats  # (B,) what the step expects to take off ||g||^2
-    norm: Floats  # (B,) ||g||
-    used: Flags  # (B, m)
-    pivots: Floats  # (B, m)
-
-    @property
-    def depth(self) -> Floats:  # (..., B)
-        """How many differences the step used."""
-        return np.asarray(self.used.sum(-1), dtype=np.float64)
-
-    def columns(self) -> dict[str, NDArray[Any]]:  # (..., B) each
-        """Gain, weights, condition.
-
-        With (A + lambda I) y = t for unit columns the least-squares residual is
-        ||g||^2 - y^T (t + lambda y); it cancels below the rounding of the Gram matrix.
-        """
-        with np.errstate(all="ignore"):  # a broken sample's numbers
-            left = 1 - self.removed / self.norm**2
-            return {
-                "event": self.event,
-                "depth": self.depth,
-                "gain": np.sqrt(np.maximum(left, 0.0)),
-                "weight_norm": np.abs(self.gamma).sum(-1),
-                "condition": condition(self.pivots) if self.pivots.shape[-1] else 1 + 0 * left,
-            }
 
 
 @dataclass
