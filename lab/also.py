@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from andersonn_core import IDR, Anderson, Broyden, ShortRecurrence
+from andersonn_core import IDR, Anderson, Auto, Broyden, ShortRecurrence
 from andersonn_core.methods import MethodSpec
 
 NOTHING = "none"
@@ -21,6 +21,7 @@ def _idr(anderson: Anderson) -> IDR:
 # By the words of links, which are also the names of these runs.
 ALSO: dict[str, Callable[[Anderson], MethodSpec]] = {
     "restart": lambda anderson: anderson.replace(restart="full"),
+    "auto": lambda anderson: Auto(window=max(anderson.window, 1), mixing=anderson.mixing),
     "short_recurrence": lambda anderson: ShortRecurrence(mixing=anderson.mixing),
     "idr": _idr,
     "broyden": lambda anderson: Broyden(window=anderson.window, mixing=anderson.mixing),

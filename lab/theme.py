@@ -101,6 +101,7 @@ DARK = Palette(
 GPU_GREEN = "#009E73"
 LABELS = {
     "picard": "forward iteration", "anderson": "Anderson", "restart": "full restart",
+    "auto": "Auto",
     "short_recurrence": "short recurrence", "idr": "IDR(s)", "broyden": "Broyden",
 }  # fmt: skip
 PART_LABELS = {

@@ -85,7 +85,8 @@ def test_every_method_solves_every_map_that_has_an_easy_answer(method, case):
 
 
 def test_the_tables_of_methods_and_problems_are_complete_here():
-    assert {method.name for method in METHODS_TO_RUN} == set(METHODS)
+    # Auto chooses by seconds: tests/test_auto.py runs it on a clock of its own.
+    assert {method.name for method in METHODS_TO_RUN} == set(METHODS) - {"auto"}
     assert set(SMALL) == set(PROBLEMS)
 
 
