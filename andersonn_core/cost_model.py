@@ -14,8 +14,8 @@ import numpy as np
 
 from andersonn_core.arrays import Floats
 
-CALLS = 2.5e-4  # seconds of one step's calls, whatever the size (one core of 2024)
-BANDWIDTH = 8e9  # bytes per second of one core on vectors that no cache holds
+CALLS = 2.5e-4  # seconds of one small step: a guess for the first trial (`make bench-steps`)
+BANDWIDTH = 8e9  # bytes per second of one core on long vectors: a guess, too
 
 
 def mixing_seconds(batch: int, n: int, window: int, itemsize: int) -> float:

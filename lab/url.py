@@ -20,7 +20,6 @@ from andersonn_core.specs import Knob, KnobError
 from lab.also import ALSO, NOTHING
 from lab.controls import Controls, closest, values_of
 from lab.knobs import KNOBS, knobs_of
-from lab.theme import LABELS
 
 MOST_CHARACTERS = 8192  # of a query; longer ones are not read at all
 MOST_FIELDS = 100
@@ -28,7 +27,6 @@ MOST_PINS = 8
 SHOWN = 40  # characters of a stranger's text that are shown back
 SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
 AUTO = "auto"  # None: chosen for you
-SHOWN_METHODS = [name for name in METHODS if name in LABELS]  # the page runs no others
 INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -79,8 +77,8 @@ def pins_from_query(query: str) -> tuple[list[SolveSpec], list[str]]:
 
 def _pin(text: str) -> SolveSpec:
     method, *rest = text.split(";")
-    if method not in SHOWN_METHODS:
-        raise KnobError(f"there is no method '{_shown(method)}': {closest(method, SHOWN_METHODS)}")
+    if method not in METHODS:
+        raise KnobError(f"there is no method '{_shown(method)}': {closest(method, METHODS)}")
     fields = dict(part.partition("=")[::2] for part in rest if part)
     values, problems = _values(fields)
     controls = Controls()

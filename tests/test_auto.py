@@ -59,12 +59,18 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("mixing", [0.15, 1.0, 4.0, 30.0])
+# Newton's residual does not fall at first: against a trial as cheap as 0.15 nothing speaks there.
+NAMES_AND_MIXING = [
+    (name, mixing)
+    for name in PROBLEMS
+    for mixing in (0.15, 1.0, 4.0, 30.0)
+    if (name, mixing) != ("newton", 0.15)
+]
+
+
+@pytest.mark.parametrize(("name", "mixing"), NAMES_AND_MIXING)
 def test_auto_is_never_much_slower_than_forward_iteration(name, mixing, monkeypatch):
     problem = PROBLEMS[name].build()
-    if name == "newton" and mixing < 1:
-        pytest.skip("Its residual does not fall at first: nothing speaks against a cheap trial.")
     auto, seconds = timed(problem, Auto(), mixing, monkeypatch)
     forward, least = timed(problem, Picard(), mixing, monkeypatch)
     assert bool(auto.converged.all()) and bool(forward.converged.all())

@@ -103,7 +103,8 @@ def test_the_slow_directions_are_those_of_the_generalized_eigenproblem():
 def test_the_newest_directions_are_the_last_ones_of_gram_schmidt():
     problem = small_affine()
     state = after(problem, Anderson(window=5, restart="never"), 9)  # the ring has gone round
-    weights = newest_directions(state.window, state.gram, np.array([0]), 2)[0]
+    (weights,), fine = newest_directions(state.window, state.gram, np.array([0]), 2)
+    assert fine.all()
     order = np.argsort(state.window.stored)
     dg = state.window.dg[order, 0].numpy()
     q = np.linalg.qr(dg.T)[0].T[-2:]
@@ -268,6 +269,19 @@ def test_single_precision_hides_curvature_so_that_slow_directions_are_kept():
     result = chosen(Poisson().build(), rtol=1e-6)
     assert "slow directions" in result.notes[0]
     assert result.num_evals <= 105
+
+
+def test_two_pairs_need_twice_the_evaluations_of_slow_directions_in_single_precision():
+    problem = Poisson(size=128).build()
+    slow = evaluations(problem, Anderson(window=10, restart="deflated"), 1e-6)
+    assert evaluations(problem, ShortRecurrence(), 1e-6) > 2 * slow
+
+
+def test_columns_that_are_dependent_in_the_order_of_age_are_said_to_be():
+    state = after(small_affine(), Anderson(window=5, restart="never"), 9)
+    state.gram.matrix[0, 0, 1] = state.gram.matrix[0, 1, 0] = 2.0  # no Gram matrix
+    _, fine = newest_directions(state.window, state.gram, np.array([0]), 2)
+    assert not fine.any()
 
 
 def test_steps_around_a_probe_are_those_without_it():

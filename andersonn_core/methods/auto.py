@@ -25,7 +25,7 @@ from andersonn_core.specs import knob
 
 FIRST = 3  # evaluations before the first forecast
 BUDGET = 0.05  # a trial may cost this part of the plain steps taken and still to come
-DEARER = 4  # a mixing step's calls take about so many times those of a plain one
+DEARER = 4  # a mixing step is taken for at least so many plain ones before one was measured
 TRUST = 4  # a forecast counts up to so many times the evaluations that it was made from
 NEVER = 2**62  # an evaluation that no solve reaches
 SLOWER = 0.85  # Anderson is given up below this part of forward iteration's speed

@@ -45,15 +45,19 @@ def iterate_products(
 
 def newest_directions(
     window: Window, gram: Gram, places: Counts, pairs: int
-) -> Floats:  # (A,) -> (A, p, m)
+) -> tuple[Floats, Flags]:  # (A,) -> (A, p, m), (A,)
     """What the newest columns have that no older one has: the last rows of Gram-Schmidt by age.
 
-    Their dG^T y are orthonormal, the newest last.
+    Their dG^T y are orthonormal, the newest last. The second array says whose columns, taken in
+    this order, are independent beyond rounding.
     """
     problem = gram.differences(places)
     order = np.argsort(window.stored)
     matrix = problem.matrix[:, order[:, None], order[None, :]]
-    factor = np.linalg.inv(np.linalg.cholesky(matrix))[:, -pairs:]  # rows in the order of age
+    factor, info = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
+    eye = torch.eye(len(order), dtype=factor.dtype)
+    rows = torch.linalg.solve_triangular(factor, eye, upper=False).numpy()[:, -pairs:]
     weights = np.zeros((len(places), pairs, len(order)))
-    weights[:, :, order] = factor
-    return weights * problem.scale[:, None, :]
+    weights[:, :, order] = rows  # in the order of age
+    weights *= problem.scale[:, None, :]
+    return weights, (info.numpy() == 0) & np.isfinite(weights).all((1, 2))
