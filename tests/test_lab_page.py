@@ -15,6 +15,7 @@ from andersonn_core.methods.keepers import Slow
 from lab import words
 from lab.also import ALSO
 from lab.controls import Controls
+from lab.figures import curves
 from lab.figures.curves import METHODS as ROLES
 from lab.figures.curves import CurvePair
 from lab.figures.heatmap import MOST_RESTARTS
@@ -472,3 +473,12 @@ def test_words_have_at_most_three_significant_digits():
     for number in re.findall(r"\d+\.\d+|\d+", markup):
         assert len(number.replace(".", "").strip("0")) <= 3, number
     assert words.steps(0) == "no past step" and words.steps(1) == "1 past step"
+
+
+def test_labels_at_line_ends_stand_apart_whatever_the_heights_of_the_ends():
+    places, heights = [100.0, 105.0, 110.0, 400.0], [50.0, 50.0, 70.0, 52.0]
+    shifts = curves._stacked(places, heights, 500.0)
+    tops = [height - shift for height, shift in zip(heights, shifts, strict=True)]
+    assert shifts[3] == curves.BELOW  # far from all others
+    near = sorted(tops[:3])
+    assert min(b - a for a, b in zip(near, near[1:], strict=False)) >= curves.APART

@@ -28,6 +28,7 @@ ROOM = 1.28  # of the longest curve: space for the label at its end
 HIGHEST = 2  # decades above 1: a relative residual has poles where f(z) passes 0
 LABEL_SHARE = 0.07  # of the decades with curves: as high as a line of words
 FAR = 1e9  # beyond all axes
+FRAME = 240.0  # pixels from the lowest to the highest residual, about
 BELOW, APART, NEAR = 7.0, 16.0, 0.36  # labels at line ends: pixels, pixels, part of the width
 
 Point = tuple[float, float, str]  # x, residual, words
@@ -213,7 +214,9 @@ class CurvePair:
                 continue
             columns = self.curves[name].columns
             ends.append((name, columns[axis][count - 1], columns["median"][count - 1]))
-        shifts = _stacked([x for _, x, _ in ends], [y for *_, y in ends], width)
+        decade = FRAME / math.log10(float(self.y.end) / float(self.y.start))  # pixels
+        heights = [decade * math.log10(max(y, 1e-300)) for *_, y in ends]
+        shifts = _stacked([x for _, x, _ in ends], heights, width)
         return [
             Label(
                 x,
@@ -255,14 +258,19 @@ class CurvePair:
         return labels
 
 
-def _stacked(x: Sequence[float], y: Sequence[float], width: float) -> list[float]:
-    """Pixels below its line's end at which each label is written, so that none covers another."""
+def _stacked(x: Sequence[float], heights: Sequence[float], width: float) -> list[float]:
+    """Pixels below its line's end at which each label is written, so that none covers another.
+
+    `heights`: of the ends, in pixels. From the highest down, each gives way to those placed.
+    """
     shifts = [BELOW] * len(x)
-    for index in range(len(x)):
-        for other in range(index):
-            near = abs(x[index] - x[other]) < NEAR * width and 0.1 < y[index] / y[other] < 10
-            if near and shifts[index] <= shifts[other]:
-                shifts[index] = shifts[other] + APART
+    placed: list[int] = []
+    for index in sorted(range(len(x)), key=lambda index: -heights[index]):
+        for other in placed:
+            gap = heights[other] - shifts[other] - heights[index] + shifts[index]
+            if abs(x[index] - x[other]) < NEAR * width and abs(gap) < APART:
+                shifts[index] += APART - gap
+        placed.append(index)
     return shifts
 
 
