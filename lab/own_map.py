@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,7 @@ class OwnMap(Convergence):
         self._gate: Gate | None = None  # to the document, where a server shows the page
         self._presence: Callable[[], bool] | None = None
         self._layout: pn.viewable.Viewable | None = None
+        self._alone = threading.RLock()  # without a document's thread, updates take turns
         controls = Controls()
         controls.reset("affine")  # its knobs are hidden
         super().__init__(
@@ -128,7 +130,8 @@ class OwnMap(Convergence):
         elif self._loop is not None:
             self._loop.call_soon_threadsafe(self._call_and_push, function)
         else:
-            function()
+            with self._alone:
+                function()
 
     def _call_and_push(self, function: Callable[[], None]) -> None:
         function()

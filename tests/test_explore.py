@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,24 @@ def test_the_code_it_offers_gives_the_same_counts(also):
     exec(page.code(), names)
     for role, result in page.live.results.items():
         assert names[NAMES[role]].num_evals == result.num_evals
+
+
+def test_without_a_server_two_threads_never_update_the_page_at_once():
+    page = settled(explore(halve, torch.zeros(3, 5)).page())
+    inside, seen = [], []
+
+    def update():
+        inside.append(1)
+        seen.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+
+    threads = [threading.Thread(target=page.on_document, args=(update,)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 5
 
 
 def test_problem_controls_are_hidden_and_the_method_s_are_not():
