@@ -3,6 +3,7 @@
 from andersonn_core.crossover import Crossover, crossover
 from andersonn_core.driver import Step
 from andersonn_core.methods import IDR, METHODS, Anderson, Auto, Broyden, Picard, ShortRecurrence
+from andersonn_core.paired import PairedTest, paired_test
 from andersonn_core.problems import PROBLEMS
 from andersonn_core.results import Event, History, NotConvergedError, SolveResult, Status
 from andersonn_core.runcard import RunCard
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "KnobError",
     "NotConvergedError",
+    "PairedTest",
     "Picard",
     "RunCard",
     "ShortRecurrence",
@@ -31,5 +33,6 @@ __all__ = [
     "Status",
     "Step",
     "crossover",
+    "paired_test",
     "solve",
 ]

@@ -6,4 +6,4 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Counts = NDArray[np.int64]
-Events = NDArray[np.int8]  # flags of `Event`
+Events = NDArray[np.int16]  # flags of `Event`

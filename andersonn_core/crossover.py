@@ -28,13 +28,12 @@ from andersonn_core.comparable import paired
 from andersonn_core.methods import METHODS, Anderson
 from andersonn_core.results import SolveResult, Status
 from andersonn_core.staircase import Crossing, Staircase, cross, levels_of, loosest_converged
+from andersonn_core.student import Interval, geometric_mean
 from andersonn_core.words import interval_text, jsonable, ratio_text, residual_text, seconds_text
 
 Kind = Literal["at", "from the start", "only the challenger converges", "none", "not resolved"]
-Interval = tuple[float, float]
 
 AGGREGATES = {"median": 0.5, "p95": 0.95, "all": 1.0}  # the fraction of samples at the level
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # Student, df 1..10
 _WHERE = {
     "median": " in the median",
     "p95": " for 95 % of the samples",
@@ -280,21 +279,11 @@ def _pooled(points: Sequence[Point]) -> Point:
     kind = _agreed([point.kind for point in points])
     if kind != "at" or len(points) == 1:
         return points[0] if len(points) == 1 else Point(kind)
-    seconds, seconds_interval = _mean([point.seconds for point in points])
-    evaluations, evaluations_interval = _mean([point.evaluations for point in points])
-    residual, residual_interval = _mean([point.residual for point in points])
+    seconds, seconds_interval = geometric_mean([point.seconds for point in points])
+    evaluations, evaluations_interval = geometric_mean([point.evaluations for point in points])
+    residual, residual_interval = geometric_mean([point.residual for point in points])
     intervals = seconds_interval, evaluations_interval, residual_interval
     return Point("at", seconds, evaluations, residual, *intervals)
-
-
-def _mean(values: Sequence[float]) -> tuple[float, Interval]:
-    """Geometric mean and its 95 % interval: exp(mean +- t s / sqrt(R)) of R logarithms."""
-    logs = np.log(np.maximum(values, np.finfo(float).tiny))  # a coarse clock may say 0
-    df = len(values) - 1
-    t = T_975[df - 1] if df <= len(T_975) else 1.960 + 2.372 / df + 2.82 / df**2
-    half = t * logs.std(ddof=1) / math.sqrt(len(values))
-    low, middle, high = np.exp(logs.mean() + half * np.array([-1.0, 0.0, 1.0]))
-    return float(middle), (float(low), float(high))
 
 
 def _mixing_penalty(results: Sequence[SolveResult]) -> tuple[float, dict[str, float]]:

@@ -32,7 +32,7 @@ class Step:
     evaluation: int  # 1, 2, ...
     relative_residual: Tensor  # (B,) float64, NaN for samples that stopped earlier
     status: Tensor  # (B,) int8; -1 while running
-    event: Tensor  # (B,) int8, flags of Event
+    event: Tensor  # (B,) int16, flags of Event
     depth: Tensor  # (B,) differences used
     seconds: float  # when the residual was known, by the history's clock
     z: Callable[[], Any]  # copies the evaluated iterate, in the user's structure; only in time
@@ -86,9 +86,7 @@ class Driver:
         self.f, self.method, self.knobs, self.card = f, method, knobs, card
         self.on_step, self.should_stop = on_step, should_stop
         self.clock = clock_for(self.layout.device)
-        self.referee = Referee(
-            self.layout.batch, knobs.rtol, knobs.atol, getattr(method, "window", 0)
-        )
+        self.referee = Referee(self.layout.batch, knobs.rtol, knobs.atol, method.largest_window)
         self.recorder = Recorder(self.layout.batch, self.clock)
         self.answer = self.layout.pack(z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
@@ -302,7 +300,7 @@ class Driver:
                 evaluation=evaluation,
                 relative_residual=torch.from_numpy(recorder.relative[-1]),
                 status=torch.from_numpy(self.referee.status.copy()),
-                event=torch.from_numpy(np.where(stepping, diagnostics.event, np.int8(0))),
+                event=torch.from_numpy(np.where(stepping, diagnostics.event, np.int16(0))),
                 depth=torch.from_numpy(np.where(stepping, diagnostics.depth, np.nan)),
                 seconds=known,
                 z=whole,
@@ -335,7 +333,7 @@ class Driver:
             return stretch
         last = (history.sample_evals - 1).clamp(min=1)[None, :]
         rate = (rows.gather(0, last) / rows.gather(0, last - 1))[0]
-        own = getattr(self.method, "mixing", 1.0) / (1 - rate).clamp(min=0)
+        own = history.mixing.gather(0, last - 1)[0] / (1 - rate).clamp(min=0)
         return torch.where(torch.isnan(stretch), own, stretch)
 
 
@@ -365,6 +363,8 @@ def _counts(history: History) -> dict[str, int]:
         "plain_steps": Event.PLAIN,
         "deflations": Event.DEFLATE,
         "probes": Event.PROBE,
+        "heavy_weights": Event.HEAVY,
+        "filtered_steps": Event.FILTER,
     }
     return {name: int(((history.event & int(flag)) != 0).sum()) for name, flag in flags.items()}
 

@@ -99,8 +99,10 @@ class Recorder:
         """What the steps saw, (K, B) each; NaN, or no event, where a sample made no step."""
         if not self.diagnostics:
             nothing = torch.zeros(0, self.batch, dtype=torch.float64)
-            columns = dict.fromkeys(("gain", "weight_norm", "condition", "depth"), nothing)
-            return columns | {"event": nothing.to(torch.int8)}
+            columns = dict.fromkeys(
+                ("gain", "weight_norm", "condition", "depth", "mixing"), nothing
+            )
+            return columns | {"event": nothing.to(torch.int16)}
         stepping = np.array(self.stepping)
         stacked = type(self.diagnostics[0]).stack(self.diagnostics).columns()
         hidden = {name: 0 if name == "event" else np.nan for name in stacked}

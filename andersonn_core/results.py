@@ -53,11 +53,13 @@ class Event(IntFlag):
     NONE = 0
     RESTART = 1  # differences were dropped because the window was full, or stale
     FALLBACK = 2  # a sample that made no progress went on with plain steps from its best iterate
-    REJECT = 4  # a proposed step was refused
+    REJECT = 4  # a step was taken back, or refused
     DROP = 8  # columns were dropped because the least-squares problem was numerically singular
     PLAIN = 16  # a plain step, with which a fallback begins or goes on
     DEFLATE = 32  # with RESTART: the slowest directions were kept
     PROBE = 64  # an evaluation that tested whether the map is affine
+    HEAVY = 128  # a step whose weights were too large was replaced by a plain one
+    FILTER = 256  # a step left out columns that were nearly dependent
 
 
 @dataclass
@@ -73,7 +75,8 @@ class History:
     weight_norm: Tensor  # (K, B) ||gamma||_1, the weights on the differences
     condition: Tensor  # (K, B) a lower bound of the scaled Gram matrix's condition number
     depth: Tensor  # (K, B) differences used by the step
-    event: Tensor  # (K, B) int8, flags of Event
+    mixing: Tensor  # (K, B) its weight on f(z)
+    event: Tensor  # (K, B) int16, flags of Event
     running: Tensor  # (K, B) bool: the sample had not stopped before this evaluation
     map_seconds: Tensor  # (K,)
     method_seconds: Tensor  # (K,) everything between two evaluations: the mixing penalty
@@ -104,6 +107,7 @@ class History:
             "weight_norm",
             "condition",
             "depth",
+            "mixing",
             "event",
         ):
             columns[name] = getattr(self, name).double().reshape(-1).cpu().numpy()

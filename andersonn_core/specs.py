@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
@@ -38,7 +38,9 @@ class Knob:
     exclusive_minimum: bool = False
     typical: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
-    optional: bool = False  # None is allowed and means "chosen for you"
+    words: tuple[str, ...] = ()  # that an integer or a number may be, too: "auto"
+    optional: bool = False  # None is allowed
+    none: str = "auto"  # what None is called where a person chooses: chosen for you, or off
     log: bool = False
     unit: str = ""
     identity: bool = True  # False: does not enter spec_id (device, seed)
@@ -59,7 +61,8 @@ class Knob:
                 text = f"{low} to {_number(self.maximum)}"
             else:
                 text = low if self.exclusive_minimum else f"at least {low}"
-        return f"{text}, or None" if self.optional else text
+        others = [*map(repr, self.words), *(["None"] if self.optional else [])]
+        return ", or ".join([text, *others])
 
     @property
     def slider_range(self) -> tuple[float, float] | None:
@@ -83,20 +86,36 @@ def knob(
     log: bool = False,
     unit: str = "",
     identity: bool = True,
+    or_word: bool = False,
+    none: str = "auto",
 ) -> Any:
-    """Declare one knob: default, sentence, valid range, typical range (the slider), symbol."""
+    """Declare one knob: default, sentence, valid range, typical range (the slider), symbol.
+
+    A number that may be a word, too, has the type `float | Literal["auto"]` and or_word=True.
+    """
     bounds: dict[str, Any] = {"le": maximum}
     bounds["gt" if exclusive_minimum else "ge"] = minimum
+    bounds = {key: value for key, value in bounds.items() if value is not None}
     declared = dict(
         minimum=minimum, maximum=maximum, exclusive_minimum=exclusive_minimum, typical=typical,
-        symbol=symbol, log=log, unit=unit, identity=identity,
+        symbol=symbol, log=log, unit=unit, identity=identity, none=none,
     )  # fmt: skip
-    return Field(
+    field = Field(
         default,
         description=doc,
         json_schema_extra={"knob": declared},  # type: ignore[dict-item]
-        **{key: value for key, value in bounds.items() if value is not None},
+        **({} if or_word else bounds),
     )
+    if or_word:  # pydantic would compare the word with the bounds, too
+        number: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(**bounds)])
+        field.metadata.append(AfterValidator(lambda value: _judged(number, value)))
+    return field
+
+
+def _judged(number: TypeAdapter[float], value: Any) -> Any:
+    if not isinstance(value, str):
+        number.validate_python(value)
+    return value
 
 
 class Spec(BaseModel):
@@ -205,10 +224,12 @@ def _knob_of(name: str, field: FieldInfo) -> Knob:
     arguments = _alternatives(field.annotation)
     optional = type(None) in arguments
     types = [kind for kind in arguments if kind is not type(None)]
-    choices = tuple(value for kind in types for value in getattr(kind, "__args__", ()))
+    words = tuple(value for kind in types for value in getattr(kind, "__args__", ()))
     default = None if field.default is PydanticUndefined else field.default
     base = Knob(name=name, default=default, kind="text", doc=field.description or "", **declared)
-    return replace(base, kind=_kind(types, choices), choices=choices, optional=optional)
+    if len(types) > 1:
+        return replace(base, kind=_kind(types, ()), words=words, optional=optional)
+    return replace(base, kind=_kind(types, words), choices=words, optional=optional)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -226,7 +247,9 @@ def _kind(types: list[Any], choices: tuple[Any, ...]) -> str:
 
 
 def _explain(cls: type[Spec], error: ValidationError) -> str:
-    return "\n".join(_sentence(cls, detail) for detail in error.errors())
+    """One line a knob: each alternative of a type has its own complaint about the same value."""
+    details = {detail["loc"][:1]: detail for detail in reversed(error.errors())}
+    return "\n".join(_sentence(cls, detail) for detail in reversed(details.values()))
 
 
 def _sentence(cls: type[Spec], detail: ErrorDetails) -> str:
@@ -250,9 +273,13 @@ def _sentence(cls: type[Spec], detail: ErrorDetails) -> str:
 
 
 def _remedy(declared: Knob, value: Any) -> str:
-    if isinstance(value, str) and declared.choices:
-        near = difflib.get_close_matches(value, [str(choice) for choice in declared.choices], n=1)
-        return f"Did you mean '{near[0]}'?" if near else f"Leave it out for {declared.default!r}."
+    words = [str(word) for word in declared.choices or declared.words]
+    if isinstance(value, str) and words:
+        near = difflib.get_close_matches(value, words, n=1)
+        if near or declared.choices:
+            return (
+                f"Did you mean '{near[0]}'?" if near else f"Leave it out for {declared.default!r}."
+            )
     if declared.kind in ("integer", "number") and (
         isinstance(value, bool | str) or not _is_number(value)
     ):

@@ -14,17 +14,25 @@ NOTHING = "none"
 def _idr(anderson: Anderson) -> IDR:
     """A shadow space of the window's size, as far as there may be one."""
     shadow = IDR.knobs()["shadow"]
-    size = max(int(shadow.minimum or 1), min(anderson.window, int(shadow.maximum or 1)))
-    return IDR(shadow=size, mixing=anderson.mixing)
+    size = max(int(shadow.minimum or 1), min(anderson.largest_window, int(shadow.maximum or 1)))
+    return IDR(shadow=size, mixing=anderson.first_mixing)
+
+
+def _auto(anderson: Anderson) -> Auto:
+    return Auto(window=max(anderson.largest_window, 1), mixing=anderson.first_mixing)
+
+
+def _broyden(anderson: Anderson) -> Broyden:
+    return Broyden(window=anderson.largest_window, mixing=anderson.first_mixing)
 
 
 # By the words of links, which are also the names of these runs.
 ALSO: dict[str, Callable[[Anderson], MethodSpec]] = {
     "restart": lambda anderson: anderson.replace(restart="full"),
-    "auto": lambda anderson: Auto(window=max(anderson.window, 1), mixing=anderson.mixing),
-    "short_recurrence": lambda anderson: ShortRecurrence(mixing=anderson.mixing),
+    "auto": _auto,
+    "short_recurrence": lambda anderson: ShortRecurrence(mixing=anderson.first_mixing),
     "idr": _idr,
-    "broyden": lambda anderson: Broyden(window=anderson.window, mixing=anderson.mixing),
+    "broyden": _broyden,
 }
 
 

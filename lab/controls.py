@@ -26,7 +26,9 @@ SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "also")  # they ma
 MOST_LISTED = 12  # names that a sentence lists
 HISTORY_KNOBS = (
     "regularization", "restart", "kept", "period", "delay", "least_squares", "fallback",
+    "max_condition", "filtering", "max_growth", "max_weights",
 )  # fmt: skip
+NO_CHANCE = Anderson.knobs()["randomize"].default
 KEEPING = ("deflated", "auto")  # values of restart that keep slow directions
 CHOICES = {"nothing": NOTHING} | {LABELS[name]: name for name in ALSO}
 
@@ -335,6 +337,8 @@ class Controls(param.Parameterized):
             reasons["kept"] = f"Only restart = {' or '.join(KEEPING)} keeps slow directions."
         if self.also == "restart" and self.restart == "full":
             reasons["also"] = "Anderson itself restarts in full: one curve shows both."
+        if self.randomize == NO_CHANCE:
+            reasons["randomize_seed"] = "Nothing is drawn at random."
         if self.window == 0:
             reason = "A window of 0 is forward iteration: it keeps no history."
             reasons |= dict.fromkeys(HISTORY_KNOBS, reason)

@@ -45,7 +45,7 @@ class NewRows:
     evaluation: NDArray[np.int64]  # (k,) 1, 2, ...
     seconds: NDArray[np.float64]  # (k,) by the solve's clock
     relative_residual: NDArray[np.float64]  # (k, B) NaN after a sample stopped
-    event: NDArray[np.int8]  # (k, B) flags of Event
+    event: NDArray[np.int16]  # (k, B) flags of Event
     depth: NDArray[np.float64]  # (k, B)
     status: NDArray[np.int8]  # (B,) after the last row; -1 while running
 

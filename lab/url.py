@@ -26,7 +26,6 @@ MOST_FIELDS = 100
 MOST_PINS = 8
 SHOWN = 40  # characters of a stranger's text that are shown back
 SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
-AUTO = "auto"  # None: chosen for you
 INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -93,14 +92,16 @@ def _pin(text: str) -> SolveSpec:
 
 def _fields(problem: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The problem and the values that are not its defaults, as text."""
-    defaults = {name: knob.default for name, knob in knobs_of(problem).items()} | {"also": NOTHING}
+    knobs = knobs_of(problem)
+    defaults = {name: knob.default for name, knob in knobs.items()} | {"also": NOTHING}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
-    return {"problem": problem} | {name: _text(value) for name, value in changed.items()}
+    texts = {name: _text(knobs.get(name), value) for name, value in changed.items()}
+    return {"problem": problem} | texts
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return AUTO
+def _text(knob: Knob | None, value: Any) -> str:
+    if knob is not None and value is None:
+        return knob.none
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
@@ -139,7 +140,7 @@ def _renewed(name: str, text: str) -> tuple[str, str]:
 def _value(knob: Knob | None, text: str) -> Any:
     """The value that a text stands for, else the text itself, for the knob to refuse."""
     kind = knob.kind if knob else "text"
-    if knob is not None and knob.optional and text == AUTO:
+    if knob is not None and knob.optional and text == knob.none:
         return None
     if kind == "switch":
         return SWITCH.get(text.lower(), _shown(text))

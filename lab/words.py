@@ -11,6 +11,7 @@ from torch import Tensor
 
 from andersonn_core import Anderson
 from andersonn_core.crossover import Crossover
+from andersonn_core.methods.anderson import AUTO
 from andersonn_core.problems import Problem
 from andersonn_core.results import SolveResult, Status
 from andersonn_core.words import ratio_text, residual_text, seconds_text
@@ -37,8 +38,10 @@ def noun(problem: str, count: int) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-def steps(window: int) -> str:
+def steps(window: int | str) -> str:
     """The window in words."""
+    if isinstance(window, str):
+        return f"up to {Anderson(window=AUTO).largest_window} past steps"
     return {0: "no past step", 1: "1 past step"}.get(window, f"{window} past steps")
 
 
@@ -50,7 +53,7 @@ def median_evals(result: SolveResult) -> int | None:
     return middle if 0 < middle < torch.iinfo(torch.int64).max else None
 
 
-def headline(results: Mapping[str, SolveResult], problem: str, window: int) -> str:
+def headline(results: Mapping[str, SolveResult], problem: str, window: int | str) -> str:
     """The live answer: what remembering costs or saves in evaluations."""
     forward, anderson = (median_evals(results[name]) for name in ("picard", "anderson"))
     batch = results["anderson"].status.numel()

@@ -73,7 +73,9 @@ every_method = pytest.mark.parametrize(
 )
 
 # columns of a history that hold one float per evaluation and sample
-HISTORY_ROWS = ("relative_residual", "residual", "gain", "weight_norm", "condition", "depth")
+HISTORY_ROWS = (
+    "relative_residual", "residual", "gain", "weight_norm", "condition", "depth", "mixing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

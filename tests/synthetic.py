@@ -32,7 +32,7 @@ def synthetic(
     rows = torch.where(stopped, torch.nan, rows)
     running = ~(stopped | rows.isnan())
     best = torch.where(rows.isnan(), torch.inf, rows).amin(0) if evals else torch.zeros(batch)
-    event = torch.zeros(evals, batch, dtype=torch.int8)
+    event = torch.zeros(evals, batch, dtype=torch.int16)
     for place, flag in (events or {}).items():
         event[place] = int(flag)
     blank = torch.full_like(rows, torch.nan)
@@ -47,6 +47,7 @@ def synthetic(
         weight_norm=blank,
         condition=blank,
         depth=blank,
+        mixing=blank,
         event=event,
         **seconds,
         wall_seconds=sum(seconds.values()).cumsum(0),

@@ -7,39 +7,12 @@ import numpy as np
 import pytest
 import torch
 from cases import contraction, expansion, iterates, scaled, secant, tanh_layer
+from plain import as_numpy_map, plain_anderson
 
 from andersonn_core import Anderson, Broyden, Event, Picard, Status, solve
 from andersonn_core.problems import Affine, Poisson, Rotation
 
 BACK_ENDS = ("gram", "qr", "residuals")
-
-
-def plain_anderson(f, z0, window, restart, mixing, num_evals):
-    """Anderson's method for one sample as the definitions state it: NumPy, dense least squares."""
-    z, differences, used_up = np.array(z0), [], False
-    window = min(window, z.size)
-    points, depths, previous = [], [], None
-    for _ in range(num_evals):
-        points.append(z)
-        g = f(z) - z
-        if previous is not None and window:
-            if restart == "full" and used_up:
-                differences, used_up = [], False
-            differences = [*differences, (z - previous[0], g - previous[1])][-window:]
-        step = mixing * g
-        if differences:
-            dz, dg = (np.stack(rows, axis=1) for rows in zip(*differences, strict=True))
-            gamma = np.linalg.lstsq(dg, g, rcond=None)[0]
-            step = step - (dz + mixing * dg) @ gamma
-        depths.append(len(differences))
-        used_up = len(differences) == window
-        previous, z = (z, g), z + step
-    return np.stack(points), depths
-
-
-def as_numpy_map(f):
-    """A batched map for one sample, as NumPy sees it."""
-    return lambda z: f(torch.from_numpy(z)[None])[0].numpy()
 
 
 # against an implementation that shares nothing with ours
@@ -60,18 +33,20 @@ def test_the_iterates_are_those_of_a_plain_numpy_anderson(
     )  # fmt: skip
     num = 14
     ours, result = iterates(problem.f, problem.z0, method, rtol=0.0, max_iter=num)
-    theirs, depths = plain_anderson(
+    plain = plain_anderson(
         as_numpy_map(problem.f), problem.z0[0].numpy(), window, restart, mixing, num
     )
+    theirs = np.stack(plain.points)
     assert np.abs(ours[:, 0].numpy() - theirs).max() <= 1e-8 * np.abs(theirs).max()
-    assert result.history.depth[:-1, 0].tolist() == depths[:-1]
+    assert result.history.depth[:-1, 0].tolist() == plain.depths[:-1]
 
 
 @pytest.mark.parametrize("restart", ["full", "never"])
 def test_the_default_ridge_moves_the_iterates_by_less_than_a_millionth(restart):
     problem = tanh_layer()
     ours, _ = iterates(problem.f, problem.z0, Anderson(restart=restart), rtol=0.0, max_iter=14)
-    theirs, _ = plain_anderson(as_numpy_map(problem.f), problem.z0[0].numpy(), 5, restart, 1.0, 14)
+    plain = plain_anderson(as_numpy_map(problem.f), problem.z0[0].numpy(), 5, restart, 1.0, 14)
+    theirs = np.stack(plain.points)
     assert np.abs(ours[:, 0].numpy() - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 

@@ -19,11 +19,11 @@ CORE = ROOT / "andersonn_core"
 # A module may import those above it or to its left. A new module takes its place here and in the
 # README's map of the repository.
 ORDER = """
-    arrays specs results runcard words layout memory least_squares timing cost_model
+    arrays specs results runcard words student layout memory least_squares timing cost_model
     cells data weights
     kernels methods problems
     referee recorder driver solve
-    staircase comparable crossover curves polynomial deq optimizers
+    staircase comparable paired crossover curves polynomial deq optimizers
     training
     store sweeps
     report record torchdeq_plugin __main__

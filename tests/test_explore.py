@@ -77,7 +77,8 @@ def test_the_code_it_offers_gives_the_same_counts(also):
     names = {"f": halve, "z0": torch.zeros(3, 5)}
     exec(page.code(), names)
     for role, result in page.live.results.items():
-        assert names[NAMES[role]].num_evals == result.num_evals
+        if role != "auto":  # it decides by measured seconds
+            assert names[NAMES[role]].num_evals == result.num_evals
 
 
 def test_without_a_server_two_threads_never_update_the_page_at_once():

@@ -19,7 +19,7 @@ def test_history_has_one_row_per_evaluation_and_nothing_after_a_sample_stopped(m
         assert column.shape == (num, 3) and column.dtype == torch.float64
         assert bool(column[~ran].isnan().all())
     assert bool(history.relative_residual[ran].isfinite().all())
-    assert history.event.shape == (num, 3) and history.event.dtype == torch.int8
+    assert history.event.shape == (num, 3) and history.event.dtype == torch.int16
     assert bool((history.event[~ran] == 0).all())
     for seconds in (history.map_seconds, history.method_seconds, history.wall_seconds):
         assert seconds.shape == (num,)

@@ -34,8 +34,12 @@ def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
     printed = run([sys.executable, "-c", blocks("python")[number]], tmp_path)
     if number == 0:  # who is ahead, and when, is for the machine and its load to say
         assert "0.7391" in printed and re.search(VERDICT, printed, re.M), printed
-    else:
+    elif number == 1:
         assert int(printed.split()[0]) <= 125
+    else:
+        auto, damped, sliding = printed.splitlines()
+        assert int(auto.split()[0]) <= 25 and "True evaluation" in auto and "window" in auto
+        assert damped.endswith("True") and sliding.endswith("False")
 
 
 def run(command: list[str], folder: Path) -> str:

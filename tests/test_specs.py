@@ -77,8 +77,9 @@ def test_the_defaults_are_those_that_the_documentation_names():
 @pytest.mark.parametrize(
     ("spec", "name", "text"),
     [
-        (Anderson, "window", "0 to 100"),
-        (Anderson, "mixing", "above 0 to 2"),
+        (Anderson, "window", "0 to 100, or 'auto'"),
+        (Anderson, "mixing", "above 0 to 2, or 'auto'"),
+        (Anderson, "max_growth", "at least 1, or None"),
         (Anderson, "regularization", "0 to 1, or None"),
         (Anderson, "restart", "one of full, never, deflated, auto"),
         (Anderson, "fallback", "True or False"),

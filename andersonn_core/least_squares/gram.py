@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.least_squares.filtering import Filter
 from andersonn_core.least_squares.weights import Weights
 
 
@@ -178,8 +179,18 @@ class ScaledGram:
         self.matrix[samples, slots, slots] = 1.0
         self.scale[samples, slots] = 0.0
 
-    def solve(self, rhs: Floats) -> Weights:  # (B, m)
-        """The weights gamma = D y with A y = D dG g: y = T^T (T D dG g)."""
+    def solve(self, rhs: Floats, columns: Filter | None = None) -> Weights:  # (B, m)
+        """The weights gamma = D y with A y = D dG g: y = T^T (T D dG g).
+
+        With a filter, of the columns that it takes; the others are kept for later.
+        """
+        if columns is not None:
+            used = self.used
+            taken = columns(self.matrix, used)
+            if (taken != used).any():
+                part = self.select(torch.arange(len(used)))
+                part.keep_only(taken)
+                return part.solve(rhs)
         ahead = np.matvec(self.inverse, rhs * self.scale)
         y = np.vecmat(ahead, self.inverse)
         removed = np.vecdot(ahead, ahead)

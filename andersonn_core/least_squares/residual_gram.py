@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.least_squares.filtering import Filter
 from andersonn_core.least_squares.gram import ScaledGram
 from andersonn_core.least_squares.weights import Weights
 
@@ -71,16 +72,17 @@ class ResidualGram:
         lost = ~good if samples is None else ~good & samples
         return lost if lost.any() else None
 
-    def solve(self, rhs: Floats) -> Weights:  # (B, m + 1)
+    def solve(self, rhs: Floats, columns: Filter | None = None) -> Weights:  # (B, m + 1)
         """Weights alpha_j = gamma_j and, for the newest residual, 1 - sum_j gamma_j.
 
-        `used` and `pivots` are those of the differences: the newest has none.
+        `used` and `pivots` are those of the differences: the newest has none. A filter sees their
+        matrix.
         """
         line = np.where(self.used[:, self.slot, None], rhs, 0.0)  # it may be NaN where not
         rhs = line[:, self.slot, None] - line
         scaled = self._scaled(line, self.products, self.used)
         dropped = scaled.factor(np.ones(len(line), np.bool_), self.stored)
-        weights = scaled.solve(rhs)
+        weights = scaled.solve(rhs, columns)
         weights.gamma[:, self.slot] = 1 - weights.gamma.sum(1)
         weights.dropped = dropped if dropped.any() else None
         return weights

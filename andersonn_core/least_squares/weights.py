@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from andersonn_core.arrays import Flags, Floats
@@ -18,6 +19,17 @@ class Weights:
     used: Flags  # (B, m) the columns that took part
     pivots: Floats  # (B, m) of the scaled matrix's factor, 1 for unused columns
     dropped: Flags | None  # (B,) lost a column as numerically dependent; None: nobody
+
+    def gain(self, norm: Floats) -> Floats:  # (B,) ||g||
+        """The least-squares residual over ||g||: what the step promises to leave."""
+        return gain(self.removed, norm)
+
+
+def gain(removed: Floats, norm: Floats) -> Floats:  # (..., B) each
+    """sqrt(1 - removed / ||g||^2), which cancels below the rounding of the Gram matrix."""
+    with np.errstate(all="ignore"):  # a broken sample's numbers
+        left: Floats = np.sqrt(np.maximum(1 - removed / norm**2, 0.0))
+    return left
 
 
 def default_regularization(dtype: torch.dtype) -> float:

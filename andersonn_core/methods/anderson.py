@@ -8,15 +8,23 @@ With g_k = f(z_k) - z_k and the stored differences dz_j = z_{j+1} - z_j, dg_j = 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal, Self
 
+from numpy.typing import ArrayLike
+from pydantic import model_validator
 from torch import Tensor
 
+from andersonn_core.methods.adapting import LARGEST, AutoMixing, AutoWindow
 from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.choosing import Choosing
 from andersonn_core.methods.keepers import Newest, Slide, Slow
+from andersonn_core.methods.randomizing import Draws, RandomMixing, RandomSkip, RandomWindow
+from andersonn_core.methods.steering import Rule, Sight, Steering
 from andersonn_core.methods.windowed import Keeper, Settings, WindowState
-from andersonn_core.specs import knob
+from andersonn_core.specs import KnobError, knob
+
+AUTO = "auto"
 
 
 class Anderson(MethodSpec):
@@ -25,11 +33,15 @@ class Anderson(MethodSpec):
     name: ClassVar[str] = "anderson"
     label: ClassVar[str] = "Anderson"
 
-    window: int = knob(
-        5, "Past differences that each step combines; 0 is forward iteration.",
-        minimum=0, maximum=100, typical=(0, 20), symbol="m",
+    window: int | Literal["auto"] = knob(
+        5,
+        "Past differences that each step combines; 0 is forward iteration; auto: up to 10, fewer "
+        "where steps break their promise.",
+        minimum=0, maximum=100, typical=(0, 20), symbol="m", or_word=True,
     )  # fmt: skip
-    mixing: float = mixing_knob()
+    mixing: float | Literal["auto"] = mixing_knob(
+        "Weight on f(z); 1 is undamped; auto: what would have been best so far.", or_word=True
+    )
     regularization: float | None = knob(
         None, "Ridge on the Gram matrix scaled to unit diagonal; None: 10 rounding errors.",
         minimum=0.0, maximum=1.0, typical=(1e-12, 1e-1), symbol="lambda", log=True,
@@ -61,37 +73,137 @@ class Anderson(MethodSpec):
         True,
         "A sample that circles goes on with plain steps from its best iterate for a while.",
     )
+    max_condition: float | None = knob(
+        None,
+        "Leave out the oldest differences of a step until the condition number of their scaled "
+        "Gram matrix is at most this; None: no limit.",
+        minimum=1.0, typical=(1e2, 1e12), symbol="kappa", log=True, none="off",
+    )  # fmt: skip
+    filtering: float = knob(
+        0.0,
+        "Leave out differences whose angle with the span of newer ones has a smaller sine.",
+        minimum=0.0, maximum=1.0, typical=(0.0, 0.5),
+    )  # fmt: skip
+    max_growth: float | None = knob(
+        None,
+        "Take a step back after which the residual is more than so many times the one before; a "
+        "heuristic; None: never.",
+        minimum=1.0, typical=(1.0, 1e3), log=True, none="off",
+    )  # fmt: skip
+    max_weights: float | None = knob(
+        None,
+        "Take a plain step where the weights' absolute sum exceeds this; a heuristic; None: never.",
+        minimum=0.0, exclusive_minimum=True, typical=(1.0, 1e6), log=True,
+        none="off",
+    )  # fmt: skip
+    randomize: Literal["nothing", "window", "mixing", "skip"] = knob(
+        "nothing",
+        "What is drawn at random; window: from 1 to m for each history; mixing: half to one and a "
+        "half of it at every step; skip: a quarter of the steps is plain.",
+    )
+    randomize_seed: int = knob(
+        0, "Seed of what is drawn at random.", minimum=0, maximum=2**31 - 1, typical=(0, 20)
+    )
+
+    @model_validator(mode="after")
+    def _one_decides(self) -> Self:
+        for knob_name in ("window", "mixing"):
+            if getattr(self, knob_name) == AUTO and self.randomize == knob_name:
+                raise ValueError(
+                    f"{knob_name} = 'auto' and randomize = '{knob_name}' both choose the "
+                    f"{knob_name}: give a number for it, or randomize something else."
+                )
+        return self
 
     def memory_vectors(self, n: int) -> int:
         """Two rings, two residuals, two iterates, the fallback's best; signs and a probe's two."""
-        return 2 * min(self.window, n) + 5 + 4 * (self.restart == "auto")
+        steered = self.mixing == AUTO or self.randomize == "mixing"
+        return 2 * self.slots(n) + 5 + 4 * (self.restart == "auto") + steered
+
+    @property
+    def largest_window(self) -> int:
+        """The window, or with "auto" the largest one."""
+        return self.window if isinstance(self.window, int) else LARGEST
+
+    @property
+    def first_mixing(self) -> float:
+        """The mixing, or the one that "auto" begins with."""
+        return self.mixing if isinstance(self.mixing, float) else 1.0
+
+    def slots(self, n: int) -> int:
+        """How many differences a state of n elements has at most: more would be dependent."""
+        return min(self.largest_window, n)
 
     def directions(self, n: int) -> int:
         """How many slow directions of a full window a state of n elements has kept."""
-        size = min(self.window, n)
+        size = self.slots(n)
         return max(min(self.kept or size // 2, size - 1), 0)
 
     def init(self, z: Tensor) -> WindowState:  # (B, n)
-        """A workspace of at most n differences: more would be dependent."""
+        """A workspace of at most n differences."""
+        batch, n = z.shape
         settings = Settings(
-            window=self.window,
-            mixing=self.mixing,
+            window=self.slots(n),
+            mixing=self.first_mixing,
             regularization=self.regularization,
             period=self.period,
             delay=self.delay,
             least_squares=self.least_squares,
             fallback=self.fallback,
+            max_condition=self.max_condition,
+            filtering=self.filtering,
+            max_growth=self.max_growth,
+            max_weights=self.max_weights,
         )
-        return WindowState.of(z, settings, self._keeper(z))
+        rules = self._rules(batch, settings.window)
+        steering = Steering.of(batch, settings.window, settings.mixing, rules) if rules else None
+        return WindowState.of(z, settings, self._keeper(z), steering)
 
     def step(self, state: WindowState, z: Tensor, f_z: Tensor) -> Tensor:
         """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); plain without differences."""
         return state.advance(z, f_z)
 
     def _keeper(self, z: Tensor) -> Keeper:  # (B, n)
-        size, kept = min(self.window, z.shape[1]), self.directions(z.shape[1])
+        size, kept = self.slots(z.shape[1]), self.directions(z.shape[1])
         if self.restart == "deflated" and kept:
             return Slow(kept)
         if self.restart == "auto" and kept:
             return Choosing.of(z, size, kept)
         return Slide() if self.restart == "never" else Newest()
+
+    def _rules(self, batch: int, slots: int) -> dict[str, Rule]:
+        """Who decides what is not fixed."""
+        rules: dict[str, Rule] = {}
+        if self.window == AUTO:
+            rules["window"] = AutoWindow.of(batch, slots)
+        if self.mixing == AUTO:
+            rules["mixing"] = AutoMixing.of(batch)
+        draws = Draws(self.randomize_seed, batch)
+        if self.randomize == "window" and slots:
+            rules["window"] = RandomWindow(draws)
+        if self.randomize == "mixing":
+            rules["mixing"] = RandomMixing(draws, self.first_mixing)
+        if self.randomize == "skip":
+            rules["plain"] = RandomSkip(draws)
+        return rules
+
+    def steered(
+        self,
+        *,
+        window: Callable[[Sight], ArrayLike] | None = None,
+        mixing: Callable[[Sight], ArrayLike] | None = None,
+    ) -> Anderson:
+        """Anderson with callbacks that choose the window or the mixing at every step.
+
+        Each gets a `Sight` of the samples that still run (gain, weights, residuals) and returns one
+        number or one per sample; a window of at most this method's own, since its memory is fixed.
+        ValueError at the step at which it returns anything else.
+        """
+        from andersonn_core.methods.steered import SteeredAnderson
+
+        given = {"window": window, "mixing": mixing}
+        callbacks = {what: call for what, call in given.items() if call is not None}
+        for what, call in callbacks.items():
+            if not callable(call):
+                raise KnobError(f"{what} = {call!r} is not callable: give a function of a Sight.")
+        return SteeredAnderson(**dict(self)).with_callbacks(callbacks)

@@ -27,6 +27,7 @@ class StepDiagnostics:
     """
 
     event: Events  # (B,) flags of Event
+    mixing: Floats  # (B,) the weight on f(z)
 
     @property
     def depth(self) -> Floats:  # (..., B)
@@ -42,6 +43,7 @@ class StepDiagnostics:
             "gain": ones,
             "weight_norm": 0 * ones,
             "condition": ones,
+            "mixing": self.mixing,
         }
 
     @classmethod
@@ -125,14 +127,14 @@ def _select(value: Any, indices: Tensor) -> Any:
 
 def no_event(z: Tensor) -> Events:  # (B, n) -> (B,)
     """The event of a step at which nothing happened."""
-    return np.zeros(z.shape[0], np.int8)
+    return np.zeros(z.shape[0], np.int16)
 
 
-def mixing_knob(doc: str = "Weight on f(z); 1 is undamped.") -> Any:
+def mixing_knob(doc: str = "Weight on f(z); 1 is undamped.", or_word: bool = False) -> Any:
     """The knob beta, which every method has."""
     return knob(
-        1.0, doc,
-        minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5), symbol="beta",
+        1.0, doc, minimum=0.0, maximum=2.0, exclusive_minimum=True, typical=(0.1, 1.5),
+        symbol="beta", or_word=or_word,
     )  # fmt: skip
 
 
@@ -155,6 +157,11 @@ class MethodSpec(Spec):
 
     def observe(self, state: Any, map_seconds: float, method_seconds: float) -> None:
         """Learn what the newest evaluation and the step after it took; called by the driver."""
+
+    @property
+    def largest_window(self) -> int:
+        """The most past steps that a step may use."""
+        return getattr(self, "window", 0)
 
     def memory_vectors(self, n: int) -> int:
         """How many vectors of the state's size the workspace holds."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.arrays import Counts, Floats
+from andersonn_core.arrays import Counts, Events, Floats
 from andersonn_core.kernels import Progress, rows_for
 from andersonn_core.methods.base import (
     MethodSpec,
@@ -43,10 +43,9 @@ class BroydenDiagnostics(StepDiagnostics):
         return self.rank.astype(np.float64)
 
     def columns(self) -> dict[str, NDArray[Any]]:  # (..., B) each
-        """Event and depth; the rest does not exist."""
+        """Event, depth and mixing; the rest does not exist."""
         nothing = np.full(self.rank.shape, np.nan)
-        columns: dict[str, NDArray[Any]] = {"event": self.event, "depth": self.depth}
-        return columns | dict.fromkeys(("gain", "weight_norm", "condition"), nothing)
+        return super().columns() | dict.fromkeys(("gain", "weight_norm", "condition"), nothing)
 
 
 @dataclass
@@ -82,7 +81,7 @@ class Broyden(MethodSpec):
         batch, n = z.shape
         rank = torch.zeros(batch, dtype=torch.int64, device=z.device)
         return BroydenState(
-            BroydenDiagnostics(no_event(z), rank.cpu().numpy()),
+            BroydenDiagnostics(no_event(z), np.full(len(z), self.mixing), rank.cpu().numpy()),
             torch.empty_like(z),
             rows_for(z),
             Progress.of(batch),
@@ -106,7 +105,8 @@ class Broyden(MethodSpec):
         state.timer.lap("mix")
         z_next = torch.sub(z, self._inverse(state.u, state.v, g), out=state.target(z))
         state.timer.lap("bookkeeping")
-        state.diagnostics = BroydenDiagnostics(event, state.rank.cpu().numpy().copy())
+        rank = state.rank.cpu().numpy().copy()
+        state.diagnostics = BroydenDiagnostics(event, state.diagnostics.mixing, rank)
         state.last_z, state.g, state.last_g = z, state.last_g, g
         state.norms, state.started = None, True
         return z_next
@@ -118,7 +118,7 @@ class Broyden(MethodSpec):
         weights = torch.bmm(x[:, None, :], v.mT)  # (B, 1, m)
         return torch.bmm(weights, u)[:, 0, :].sub_(x, alpha=self.mixing)
 
-    def _update(self, state: BroydenState, dz: Tensor, dg: Tensor, event: NDArray[np.int8]) -> None:
+    def _update(self, state: BroydenState, dz: Tensor, dg: Tensor, event: Events) -> None:
         """Append one pair per sample; a full memory is dropped first, an empty pair is refused."""
         full = state.rank >= self.window
         state.u.masked_fill_(full[:, None, None], 0.0)

@@ -91,7 +91,7 @@ class Choosing(Slide):
         self.slow.fold(state, spent & (self.mode <= Mode.SLOW) & ~grown, event)
         emptied = grown | (spent & (self.mode == Mode.NEWEST))
         if np.count_nonzero(emptied):
-            event[emptied] |= np.int8(Event.RESTART)
+            event[emptied] |= np.int16(Event.RESTART)
             state.restart(emptied)
         short = self.mode == Mode.ORTHOGONAL
         if np.count_nonzero(short):

@@ -50,7 +50,7 @@ class Newest(Slide):
     def make_room(self, state: WindowState, event: Events) -> None:
         """Empty the windows that have been used in full."""
         if np.count_nonzero(state.spent):
-            event[state.spent] |= np.int8(Event.RESTART)
+            event[state.spent] |= np.int16(Event.RESTART)
             state.restart(state.spent)
 
 
@@ -71,7 +71,7 @@ class Slow(Slide):
         grown = stale(state)
         self.fold(state, state.spent & ~grown, event)
         if np.count_nonzero(grown):
-            event[grown] |= np.int8(Event.RESTART)
+            event[grown] |= np.int16(Event.RESTART)
             state.restart(grown)
 
     def fold(self, state: WindowState, samples: Flags, event: Events) -> None:  # (B,), (B,)
@@ -79,10 +79,10 @@ class Slow(Slide):
         places = np.flatnonzero(samples)
         if not len(places):
             return
-        event[places] |= np.int8(Event.RESTART)
+        event[places] |= np.int16(Event.RESTART)
         weights, fine = slow_directions(state.window, state.gram, places, self.kept)
         if fine.any():
-            event[places[fine]] |= np.int8(Event.DEFLATE)
+            event[places[fine]] |= np.int16(Event.DEFLATE)
             state.fold(weights[fine], places[fine])
         if not fine.all():
             failed = np.zeros_like(samples)
@@ -104,6 +104,6 @@ def drop_lost(state: WindowState, event: Events, samples: Flags | None = None) -
     if samples is not None:
         lost &= samples
     if np.count_nonzero(lost):
-        event[lost] |= np.int8(Event.RESTART)
+        event[lost] |= np.int16(Event.RESTART)
         state.restart(lost)
     return lost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class Picard(MethodSpec):
 
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """No workspace beyond one residual."""
-        plain = StepDiagnostics(no_event(z))
+        plain = StepDiagnostics(no_event(z), np.full(len(z), self.mixing))
         return MethodState(plain, torch.empty_like(z), rows_for(z), Progress.of(len(z)))
 
     def step(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from andersonn_core.arrays import Flags, Floats
-from andersonn_core.least_squares import condition
+from andersonn_core.least_squares import condition, gain
 from andersonn_core.methods.base import StepDiagnostics
 
 
@@ -32,14 +32,12 @@ class WindowDiagnostics(StepDiagnostics):
         """Gain, weights, condition.
 
         With (A + lambda I) y = t for unit columns the least-squares residual is
-        ||g||^2 - y^T (t + lambda y); it cancels below the rounding of the Gram matrix.
+        ||g||^2 - y^T (t + lambda y).
         """
         with np.errstate(all="ignore"):  # a broken sample's numbers
-            left = 1 - self.removed / self.norm**2
-            return {
-                "event": self.event,
-                "depth": self.depth,
-                "gain": np.sqrt(np.maximum(left, 0.0)),
+            bound = condition(self.pivots) if self.pivots.shape[-1] else np.ones(self.norm.shape)
+            return super().columns() | {
+                "gain": gain(self.removed, self.norm),
                 "weight_norm": np.abs(self.gamma).sum(-1),
-                "condition": condition(self.pivots) if self.pivots.shape[-1] else 1 + 0 * left,
+                "condition": bound,
             }

@@ -20,14 +20,20 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow, Progress, ResidualWindow, rows_for
 from andersonn_core.least_squares import (
+    Filter,
     ResidualGram,
     ScaledGram,
     Weights,
     default_regularization,
+    newest,
+    not_aligned,
     qr_weights,
+    well_conditioned,
 )
 from andersonn_core.methods.base import MethodState, no_event
 from andersonn_core.methods.fallback import FallbackState
+from andersonn_core.methods.guard import Guard
+from andersonn_core.methods.steering import Steering
 from andersonn_core.methods.window_diagnostics import WindowDiagnostics
 from andersonn_core.results import Event
 
@@ -90,6 +96,10 @@ class Settings:
     delay: int = 0
     least_squares: str = "gram"
     fallback: bool = False
+    max_condition: float | None = None
+    filtering: float = 0.0
+    max_growth: float | None = None
+    max_weights: float | None = None
 
 
 @dataclass
@@ -124,13 +134,19 @@ class WindowState(MethodState):
     stretch: Floats  # (B,) largest ||dz|| / ||dg|| of the differences in slot 0; NaN: not known
     fallback: FallbackState
     plain_step: WindowDiagnostics
+    limit: Counts  # (B,) the most differences that a step uses now
+    mixing: Floats  # (B,) the weight on f(z) now
+    guard: Guard | None = None
+    steering: Steering | None = None
     evaluation: int = 0
     steps: int = 0  # evaluations that were not probes
     probe: Probe | None = None
     saved: Flags | None = None  # (B,) whose best point, a probe, the fallback holds already
 
     @classmethod
-    def of(cls, z: Tensor, settings: Settings, keeper: Keeper) -> WindowState:  # (B, n)
+    def of(
+        cls, z: Tensor, settings: Settings, keeper: Keeper, steering: Steering | None = None
+    ) -> WindowState:  # (B, n)
         """A workspace of at most n differences: more would be dependent."""
         batch, n = z.shape
         size, rows, precision = min(settings.window, n), rows_for(z), torch.finfo(z.dtype).eps
@@ -140,8 +156,9 @@ class WindowState(MethodState):
         window_of, gram_of = FORMS[settings.least_squares if size else "gram"]
         window = window_of.like(z, size, settings.mixing, rows)
         nothing, one = np.zeros((batch, window.size)), np.ones((batch, window.size))
+        mixing = np.full(batch, settings.mixing)
         plain_step = WindowDiagnostics(
-            no_event(z), nothing, np.zeros(batch), np.ones(batch), nothing > 0, one
+            no_event(z), mixing, nothing, np.zeros(batch), np.ones(batch), nothing > 0, one
         )
         g, last_g = window.residuals(z)
         return cls(
@@ -161,6 +178,10 @@ class WindowState(MethodState):
             spent=np.zeros(batch, np.bool_),
             stretch=np.full(batch, np.nan),
             fallback=FallbackState.of(batch, precision),
+            limit=np.full(batch, size),
+            mixing=mixing,
+            guard=Guard.of(batch, settings.max_growth, settings.max_weights),
+            steering=steering,
         )
 
     def amplification(self) -> Floats:  # (B,)
@@ -173,8 +194,9 @@ class WindowState(MethodState):
         return self.g
 
     def notes(self) -> tuple[str, ...]:
-        """The keeper's."""
-        return self.keeper.notes()
+        """The keeper's, the steering's and the guard's."""
+        parts = (self.keeper, self.steering, self.guard)
+        return tuple(note for part in parts if part is not None for note in part.notes())
 
     # -- the history --------------------------------------------------------------------------
 
@@ -223,15 +245,27 @@ class WindowState(MethodState):
         event, settings, fallback = no_event(z), self.settings, self.fallback
         if self.probe is not None:
             return self._after_probe(self.probe, z, f_z, event)
+        guard, steering = self.guard, self.steering
+        refused = guard.refused(self, event) if guard is not None else None
+        if steering is not None:
+            steering.begin(self)
         since = self.steps - settings.delay  # evaluations since the history started
         weights = None
         if self.window.size and since > self.window.nothing:
             rhs = self._remember(z, f_z, event)
             if settings.fallback:
                 self._watch(event)
+            if guard is not None:
+                guard.forget(self, refused)
             if since % settings.period == 0:
                 weights = self._weights(rhs, event)
+        if steering is not None:
+            steering.weigh(self, weights)
         z_next = self._next(z, f_z, weights)
+        if steering is not None:
+            steering.mix(self, z_next, weights)
+        if guard is not None:
+            guard.remember(weights, refused, z_next)
         if fallback.active and fallback.home.any():
             fallback.best.fill(z_next, fallback.home)
         if weights is not None:
@@ -254,7 +288,7 @@ class WindowState(MethodState):
         storing = ~self.fallback.plain if self.fallback.active else None
         dropped = gram.store(window.slot, row, storing, window.stored)
         if dropped is not None:
-            event[dropped] |= np.int8(Event.DROP)
+            event[dropped] |= np.int16(Event.DROP)
             wild = ~(row[:, window.slot] < np.inf)
             if wild.any():
                 window.erase(wild)
@@ -276,24 +310,59 @@ class WindowState(MethodState):
         fallback.watch(progress, self.norms[0])
         if fallback.active:
             self.forget(fallback.plain)
-            event[fallback.plain] |= np.int8(Event.PLAIN)
-            event[fallback.fired] |= np.int8(Event.FALLBACK)
+            event[fallback.plain] |= np.int16(Event.PLAIN)
+            event[fallback.fired] |= np.int16(Event.FALLBACK)
 
     def _weights(self, rhs: Floats, event: Events) -> Weights:  # (B, m), (B,)
         """Solve for the weights; a column that was dropped is gone for good."""
         self.timer.lap("solve")
-        window, gram = self.window, self.gram
+        gram, columns = self.gram, self._filter(event)
         if self.settings.least_squares == "qr":
-            columns = window.columns.transpose(0, 1)  # (B, m, n)
-            weights = qr_weights(columns, self.g, gram.used, window.stored, gram.ridge)
+            weights = self._by_qr(columns)
         else:
-            weights = gram.solve(rhs)
+            weights = gram.solve(rhs, columns)
         if weights.dropped is not None:
-            event[weights.dropped] |= np.int8(Event.DROP)
+            event[weights.dropped] |= np.int16(Event.DROP)
             gram.keep_only(weights.used)
         self.keeper.choose(self, weights)
-        self.spent |= self.count >= window.size + window.nothing
+        self.spent |= self.count >= self.limit
+        if self.guard is not None:
+            self.guard.weigh(self, weights, event)
         return weights
+
+    def _by_qr(self, columns: Filter | None) -> Weights:
+        window, used = self.window, self.gram.used
+        if columns is not None and isinstance(self.gram, ScaledGram):
+            used = columns(self.gram.matrix, used)
+        dg = window.columns.transpose(0, 1)  # (B, m, n)
+        return qr_weights(dg, self.g, used, window.stored, self.gram.ridge)
+
+    def _filter(self, event: Events) -> Filter | None:
+        """The rules that leave out columns of this step, together; None without any."""
+        settings, stored = self.settings, self.window.stored
+        limited = self.steering is not None and "window" in self.steering.rules
+        if not limited and settings.max_condition is None and not settings.filtering:
+            return None
+
+        def columns(matrix: Floats, used: Flags) -> Flags:  # (B, m, m), (B, m)
+            if limited:
+                used = newest(used, stored, self.limit)
+            taken = used
+            if settings.filtering:
+                taken = not_aligned(matrix, taken, stored, settings.filtering)
+            if settings.max_condition is not None:
+                taken = well_conditioned(matrix, taken, stored, settings.max_condition)
+            event[(taken != used).any(1)] |= np.int16(Event.FILTER)
+            return taken
+
+        return columns
+
+    def go_plain(self, weights: Weights, samples: Flags) -> None:  # (B,)
+        """Give some samples the weights of a plain step."""
+        weights.gamma[samples] = weights.removed[samples] = 0.0
+        weights.used[samples], weights.pivots[samples] = False, 1.0
+        if self.window.nothing < 0:  # weights of residuals sum to one
+            weights.gamma[samples, self.window.slot] = 1.0
 
     def _next(
         self, z: Tensor, f_z: Tensor, weights: Weights | None
@@ -313,11 +382,11 @@ class WindowState(MethodState):
         """What this step saw, raw: the history makes columns of it after the solve."""
         assert self.norms is not None
         if weights is None:
-            self.diagnostics = replace(self.plain_step, event=event)
+            self.diagnostics = replace(self.plain_step, event=event, mixing=self.mixing)
             return
         gamma = weights.gamma * weights.used  # not the newest residual's, which is no difference's
         self.diagnostics = WindowDiagnostics(
-            event, gamma, weights.removed, self.norms[0], weights.used, weights.pivots
+            event, self.mixing, gamma, weights.removed, self.norms[0], weights.used, weights.pivots
         )
 
     # -- probes -------------------------------------------------------------------------------
@@ -330,7 +399,7 @@ class WindowState(MethodState):
         foretold = self.window.predict(self.g, weights.gamma)
         size = 1 + np.abs(weights.gamma).sum(1)
         self.probe = Probe(samples, z_next.clone(), foretold, size)
-        places = self._places(samples)
+        places = self.places(samples)
         z_next[places] = z_next[places].sub_(foretold[places], alpha=self.settings.mixing)
 
     def _after_probe(
@@ -343,7 +412,7 @@ class WindowState(MethodState):
         if not probe.samples.all():
             self._go_on(probe, z, f_z)
         self.keeper.judge(self, probe, np.sqrt(self.rows.squares(off)))
-        event[probe.samples] |= np.int8(Event.PROBE)
+        event[probe.samples] |= np.int16(Event.PROBE)
         self.diagnostics = replace(self.plain_step, event=event)
         self.norms, self.probe, self.evaluation = None, None, self.evaluation + 1
         return probe.after
@@ -352,7 +421,7 @@ class WindowState(MethodState):
         """Samples without a probe take a step; their newest difference replaces the one before."""
         assert self.norms is not None
         window, among = self.window, np.flatnonzero(~probe.samples)
-        places = self._places(~probe.samples)
+        places = self.places(~probe.samples)
         window.replace(places, z, f_z, self.g, self.last_z, self.last_g)
         row, rhs = window.products(self.g)
         part: Any = self.gram.select(places)
@@ -378,5 +447,6 @@ class WindowState(MethodState):
             best.save(progress.newest, z, self.g, mixing)
         self.saved = progress.newest
 
-    def _places(self, samples: Flags) -> Tensor:  # (B,) -> (A,)
+    def places(self, samples: Flags) -> Tensor:  # (B,) -> (A,)
+        """Where some samples are, on the state's device."""
         return torch.from_numpy(np.flatnonzero(samples)).to(self.g.device)

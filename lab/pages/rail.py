@@ -71,7 +71,7 @@ class Rail(pn.viewable.Viewer):
     def _bind(self, names: Iterable[str]) -> None:
         for name in names:
             bound = bound_widget(self.controls.knob(name), KNOBS[name])
-            bound.widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
+            bound.watch(lambda value, name=name: self._set(name, value))
             self.bound[name] = bound
 
     def unfold(self) -> None:
@@ -158,12 +158,12 @@ class Rail(pn.viewable.Viewer):
             parts.append(text(f"<h3>{title}</h3>", "lab-section", margin=(8, 0, 0, 0)))
             chosen = own + names if title == "Problem" else names
             parts += [
-                self.bound[name].widget for name in chosen if name in self.bound and name not in BIG
+                self.bound[name].pane for name in chosen if name in self.bound and name not in BIG
             ]
         return parts
 
     def __panel__(self) -> pn.viewable.Viewable:
-        big = [bound.widget for name, bound in self.bound.items() if name in BIG]
+        big = [bound.pane for name, bound in self.bound.items() if name in BIG]
         head = [] if self.own_map else [self.problem, self.summary, self._preset_row()]
         more = pmui.Accordion(
             ("More knobs", self.folded), active=[], sizing_mode="stretch_width", margin=(6, 0),

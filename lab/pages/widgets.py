@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import panel as pn
 import panel_material_ui as pmui
 
 from andersonn_core.specs import Knob
@@ -23,7 +25,7 @@ NAMES = {
     "lambda_": "strength",
     "kept": "kept directions",
 }
-AUTO = "auto"
+WORD = {"& .MuiTypography-root": {"fontSize": "13px"}, "& .MuiCheckbox-root": {"padding": "2px"}}
 STEPS = 100  # of a slider over numbers
 SEEDS = (0, 20)
 
@@ -62,9 +64,18 @@ class BoundWidget:
     """A widget and how values go in and out of it."""
 
     def __init__(self, knob: Knob, widget: Any) -> None:
-        self.widget = widget
+        self.widget = self.pane = widget
         self._shown: tuple[Knob, str] | None = None
         self.follow(knob, knob.default, "")
+
+    def watch(self, moved: Callable[[Any], None]) -> None:
+        """Call back with the widget's value whenever it moved."""
+        self.widget.param.watch(lambda event: moved(event.new), "value")
+
+    @property
+    def value(self) -> Any:
+        """The knob's value as it is shown."""
+        return self.read(self.widget.value)
 
     def read(self, value: Any) -> Any:
         """The knob's value for a value of the widget."""
@@ -81,7 +92,7 @@ class BoundWidget:
             self.widget.label = title(knob)
             self.widget.disabled = bool(reason)
             self.widget.description = reason or f"{knob.doc} Allowed: {knob.range_text}."
-        elif self.read(self.widget.value) == value:
+        elif self.value == value:
             return
         self.show(knob, value)
 
@@ -111,11 +122,46 @@ class _Range(BoundWidget):
         )
 
 
+class _Worded(_Range):
+    """A slider and, beside it, a box for the word that the knob may be instead of a number."""
+
+    def __init__(self, knob: Knob, widget: Any) -> None:
+        (self.word,) = knob.words
+        self.box = pmui.Checkbox(
+            label=self.word, size="small", margin=(0, 0, 0, 8), align="end", width=68, sx=WORD,
+            description=f"{title(knob)}: chosen while the solve runs.",
+        )  # fmt: skip
+        super().__init__(knob, widget)
+        self.pane = pn.Row(widget, self.box, sizing_mode="stretch_width", margin=0)
+
+    def watch(self, moved: Callable[[Any], None]) -> None:
+        """Call back with the number, or with the word."""
+        super().watch(moved)
+        self.box.param.watch(
+            lambda event: moved(self.word if event.new else self.widget.value), "value"
+        )
+
+    @property
+    def value(self) -> Any:
+        """The number, or the word."""
+        return self.word if self.box.value else self.widget.value
+
+    def show(self, knob: Knob, value: Any) -> None:
+        """Show a number, or the word beside the slider where it was."""
+        is_word = value == self.word
+        self.box.value = is_word
+        self.box.disabled = bool(self._shown and self._shown[1])
+        self.widget.disabled = is_word or self.box.disabled
+        super().show(knob, self.widget.value if is_word else value)
+
+
 class _Listed(BoundWidget):
-    """A slider over integers, 1-2-5 steps or decades; "auto" comes first where None is allowed."""
+    """A slider over integers, 1-2-5 steps or decades; first comes None's word, where allowed."""
+
+    none = ""
 
     def read(self, value: Any) -> Any:
-        return None if value == AUTO else value
+        return None if value == self.none else value
 
     def show(self, knob: Knob, value: Any) -> None:
         """Show a value among those of the grid."""
@@ -123,9 +169,10 @@ class _Listed(BoundWidget):
         if value is not None and not any(math.isclose(value, old) for old in options):
             options = sorted([*options, value])
         shown: dict[str, Any] = {_text(option): option for option in options}
+        self.none = knob.none
         if knob.optional:
-            shown = {AUTO: AUTO} | shown
-        near = AUTO if value is None else min(options, key=lambda option: abs(option - value))
+            shown = {knob.none: knob.none} | shown
+        near = knob.none if value is None else min(options, key=lambda option: abs(option - value))
         self.widget.param.update(options=shown, value=near)
 
 
@@ -161,4 +208,5 @@ def bound_widget(knob: Knob, declared: Knob) -> BoundWidget:
     if declared.log or declared.optional:
         return _Listed(knob, PromptChoice(options=[0, 1], size="small", **common))
     kind = PromptInteger if declared.kind == "integer" else PromptNumber
-    return _Range(knob, kind(start=0, end=1, value=0, **common))
+    made = _Worded if declared.words else _Range
+    return made(knob, kind(start=0, end=1, value=0, **common))
