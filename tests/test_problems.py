@@ -18,6 +18,7 @@ from andersonn_core.problems import (
     SelectableMap,
     Sinkhorn,
     Tanh,
+    digits_deq,
 )
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -68,6 +69,19 @@ def test_maps_keep_shape_dtype_and_device_and_do_not_change_their_argument(name,
     assert (f_z.shape, f_z.dtype, f_z.device) == (problem.z0.shape, spec.torch_dtype, z.device)
     assert f_z.isfinite().all() and not f_z.requires_grad
     assert torch.equal(z, kept)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_torch_s_default_type_changes_no_problem(name):
+    ordinary = SMALL[name].build()
+    digits_deq._network.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = SMALL[name].build()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(other.z0, ordinary.z0)
+    assert torch.equal(iterate(other, 2), iterate(ordinary, 2))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -31,7 +31,7 @@ def load_digits_weights(training_seed: int) -> dict[str, Tensor]:
 
 def load_digits_network(training_seed: int) -> DigitsNetwork:
     """Return a trained network in eval mode whose parameters need no gradient."""
-    network = DigitsNetwork()
+    network = DigitsNetwork().float()  # whatever torch's default type is
     network.load_state_dict(load_digits_weights(training_seed))
     return network.eval().requires_grad_(False)
 
