@@ -313,6 +313,39 @@ def changing_type() -> Case:
     return Case(lambda z: z.tolist(), torch.ones(2, 3))  # type: ignore[arg-type,return-value]
 
 
+# the maps of notebooks/03_failure_museum
+
+
+def creeping(unit: float, n: int = 20) -> Case:
+    """f(z) = z + rate (unit - z), rates from 1 to 0.001: one problem, whatever the unit."""
+    rate = torch.logspace(0, -3, n, dtype=torch.float64)
+    answer = torch.full((1, n), unit, dtype=torch.float64)
+    return Case(lambda z: z + rate * (unit - z), 0 * answer, answer)
+
+
+def answered(device: str = "cpu") -> Case:
+    """f(z) = factor z + 1: the second point of sample 0 is exact, sample 1 goes on."""
+    factors = torch.tensor([[0.0, 0.0], [0.9, 0.5]], dtype=torch.float64, device=device)
+    return Case(lambda z: factors * z + 1, 0 * factors, 1 / (1 - factors))
+
+
+def roots() -> Case:
+    """f(z) = sqrt(a - z) from 0: the second value of sample 0, a = 0.2, is NaN."""
+    a = torch.tensor([[0.2], [2.0], [3.0], [6.0]], dtype=torch.float64)
+    return Case(lambda z: (a - z).sqrt(), 0 * a, (a + 0.25).sqrt() - 0.5)
+
+
+def growing() -> Case:
+    """f(z) = 1.5 z + 1 in float32: at evaluation 106 ||f(z)|| overflows, ||f(z) - z|| does not."""
+    start = torch.zeros(1, 4)
+    return Case(lambda z: 1.5 * z + 1, start, start - 2)
+
+
+def waves() -> Case:
+    """f(z) = 1 + 2 sin 2z: Anderson with window 1 comes close in 10 evaluations, then goes away."""
+    return Case(lambda z: 1 + 2 * torch.sin(2 * z), torch.tensor([[0.5, 1.0]]).double())
+
+
 CONVERGING: dict[str, Callable[[], Case]] = {
     "contraction": contraction,
     "secant": secant,
