@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import panel as pn
+import torch
 from bokeh.core.properties import value
 from bokeh.layouts import column, row
 from bokeh.models import (
@@ -198,28 +200,95 @@ def stubborn_picture(
         [np.flipud(image.numpy())], 0, 0, 1, 1, palette=interp_palette(("#ffffff", LIGHT.text), 64)
     )
     digit.axis.visible = digit.grid.visible = False
-    plot = _figure(
-        WIDTH - 170, 340, y_axis_type="log", x_axis_label="evaluations of the map f",
-        y_axis_label=f"relative residual of digit {sample}",
-    )  # fmt: skip
-    decades(plot.yaxis)
-    plot.xgrid.visible = False
-    plot.add_layout(
-        Span(dimension="width", location=rtol, line_color=LIGHT.muted, line_dash="dotted")
-    )
-    _text(plot, [1], [rtol], [f"tolerance {residual_text(rtol)}"], LIGHT.muted, y_offset=-9)
-    longest = max(int(result.sample_evals[sample]) for _, result in runs.values())
-    plot.x_range = Range1d(0, 1.35 * longest)
+    curves = {}
     for words, (name, result) in runs.items():
         count = int(result.sample_evals[sample])
-        residual = result.history.relative_residual[:count, sample].numpy()
-        stroke = LIGHT.strokes[name]
-        plot.line(
-            np.arange(1, count + 1), residual, line_color=stroke.color, line_dash=stroke.dash,
-            line_width=stroke.width, line_alpha=0.45 if "without" in words else 1.0,
-        )  # fmt: skip
-        _text(plot, [count], [residual[-1]], [words], stroke.ink, x_offset=6)
+        curves[words] = name, result.history.relative_residual[:count, sample]
+    plot = _residual_figure(curves, rtol, f"relative residual of digit {sample}")
     return _pane(row(column(digit, Div(text=f"held-out digit {sample}")), plot))
+
+
+def residual_lines(
+    curves: Mapping[str, tuple[str, Tensor]],  # what is written: whose stroke, (K,) from z0 on
+    rtol: float | None = None,
+    marks: Mapping[str, tuple[str, int, float]] | None = None,  # whose, evaluation, residual
+    log: bool = True,
+) -> pn.pane.Bokeh:
+    """Relative residual of one sample by evaluations."""
+    plot = _residual_figure(curves, rtol, "relative residual", log)
+    for words, (name, x, y) in (marks or {}).items():
+        stroke = LIGHT.of(name)
+        plot.scatter(
+            [x], [y], size=11, marker=stroke.marker, fill_color=LIGHT.paper,
+            line_color=stroke.color, line_width=2.5,
+        )  # fmt: skip
+        _text(plot, [x], [y], [words], stroke.ink, x_offset=10)
+    return _pane(plot)
+
+
+def _residual_figure(
+    curves: Mapping[str, tuple[str, Tensor]], rtol: float | None, label: str, log: bool = True
+) -> figure:  # fmt: skip
+    """A line for each curve, its words at the end."""
+    plot = _figure(
+        WIDTH - 170, 340, y_axis_type="log" if log else "linear", y_axis_label=label,
+        x_axis_label="evaluations of the map f",
+    )  # fmt: skip
+    plot.xgrid.visible = False
+    if log:
+        decades(plot.yaxis)
+    if rtol is not None:
+        span = dict(dimension="width", line_color=LIGHT.muted, line_dash="dotted", level="underlay")
+        plot.add_layout(Span(location=rtol, **span))
+        _text(plot, [1], [rtol], [f"tolerance {residual_text(rtol)}"], LIGHT.muted, y_offset=-9)
+    plot.x_range = Range1d(0, 1.35 * max(len(values) for _, values in curves.values()))
+    ends = _apart([values.numpy() for _, values in curves.values()], log)
+    for (words, (name, values)), end in zip(curves.items(), ends, strict=True):
+        stroke = LIGHT.of(name)
+        plot.line(
+            np.arange(1, len(values) + 1), values.numpy(), line_color=stroke.color,
+            line_dash=stroke.dash, line_width=stroke.width,
+            line_alpha=0.45 if "without" in words else 1.0,
+        )  # fmt: skip
+        _text(
+            plot, [len(values)], [end], [words], stroke.ink, x_offset=6,
+            background_fill_color=LIGHT.paper,
+        )  # fmt: skip
+    return plot
+
+
+def _apart(curves: list[np.ndarray], log: bool) -> list[float]:
+    """Where the curves end, moved up where two lines of words would overlap."""
+    heights = [np.log10(curve) if log else curve for curve in curves]
+    line = np.ptp(np.concatenate(heights)) / 16
+    ends = np.array([height[-1] for height in heights])
+    lengths = np.array([len(curve) for curve in curves])
+    order = np.argsort(ends)
+    for above, below in ((order[k], order[:k]) for k in range(1, len(order))):
+        near = below[abs(lengths[below] - lengths[above]) < 0.3 * lengths.max()]
+        ends[above] = max([ends[above], *(ends[near] + line)])
+    return [float(end) for end in (10**ends if log else ends)]
+
+
+def evaluations_spent(needed: Tensor, spent: int, height: int = 300) -> pn.pane.Bokeh:
+    """A bar for each sample: the evaluations that it needed (B,), and those of the whole batch."""
+    samples = len(needed)
+    plot = _figure(
+        WIDTH - 170, height, x_range=Range1d(0, 1.25 * spent), y_range=Range1d(0, samples),
+        x_axis_label="evaluations of the map f", y_axis_label="samples",
+    )  # fmt: skip
+    bars = ((torch.full((samples,), spent), LIGHT.rule), (needed.sort().values, ANDERSON.color))
+    for right, color in bars:
+        y = np.arange(samples) + 0.5
+        plot.hbar(y=y, right=right.numpy(), height=0.8, color=color, line_color=None)
+    plot.grid.visible = False
+    plot.yaxis.major_tick_line_color, plot.yaxis.major_label_text_font_size = None, "0px"
+    for share, words, ink in (
+        (0.75, "spent", LIGHT.muted),
+        (0.25, "needed", ANDERSON.ink),
+    ):
+        _text(plot, [spent], [share * samples], [words], ink, x_offset=8)
+    return _pane(plot)
 
 
 # -- the plane ------------------------------------------------------------------------------------
@@ -358,6 +427,12 @@ def _size_figure(shown: Mapping[str, ColumnDataSource], steps: int) -> figure:
     _text(plot, [steps - 3], [1e-3], ["forward"], FORWARD.ink, text_align="right")
     _text(plot, [1], [1e-18], ["Anderson"], ANDERSON.ink)
     return plot
+
+
+def table(frame: pd.DataFrame) -> Any:
+    """A table of words: never cut, and on the left."""
+    left = [{"selector": "th, td", "props": "text-align: left"}]
+    return frame.style.set_table_styles(left)
 
 
 def reveal(words: str, function: Callable[..., Any]) -> Any:
