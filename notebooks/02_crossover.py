@@ -190,7 +190,7 @@ assert f"{forward_norms[40]:.2f}" == "0.13" and g[40].norm() / scale < 1e-5
 
 # %%
 tol, kappas, found = 1e-8, [], {"forward": [], "Anderson": []}
-for size in (4, 8, 16, 24, 32):
+for size in (4, 8, 16, 32):
     problem = PROBLEMS["poisson"](size=size, dtype="float64").build()
     rho = problem.contraction
     first = (problem.f(problem.z0) - problem.z0).norm().item()

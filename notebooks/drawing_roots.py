@@ -107,7 +107,7 @@ def best_polynomial(
             line_width=stroke.width,
         )  # fmt: skip
     levels = [[float(max(norm[at], low)) for norm in norms] for at in range(rows)]
-    here = ColumnDataSource({"x": [k, k], "y": levels[k]})
+    here = ColumnDataSource({"x": [k, k], "y": levels[k]}, name="shown k")
     right = _norms_figure(norms, optimum, low, here)
     slider = Slider(title="k", start=0, end=rows - 1, step=1, value=k, width=WIDTH // 2 - 20,
                     bar_color=ANDERSON.color)  # fmt: skip

@@ -22,6 +22,7 @@ from lab.figures.heatmap import MOST_RESTARTS
 from lab.pages import Convergence
 from lab.pages.answer import STALE
 from lab.pages.convergence import PACE
+from lab.pages.polynomial import PLAIN, ROOTS, roots_of
 from lab.pages.widgets import bound_widget
 from lab.pins import MOST, Pin, Pins
 from lab.runner import Runner, Update
@@ -421,6 +422,27 @@ def test_the_polynomial_of_small_maps_is_small_at_the_eigenvalues_in_the_end(nam
     assert spectrum.typical[0] == pytest.approx(1)
     assert spectrum.typical[-1] < 1e-2
     assert spectrum.magnitude.shape[1] % 2 == 1
+
+
+@pytest.mark.parametrize(
+    ("restart", "says"),
+    [
+        ("full", "A full restart erases roots."),
+        ("never", "A sliding window lets roots drift."),
+        ("deflated", "Deflation keeps roots."),
+        ("auto", "A test of the map decides what keeps the roots"),
+    ],
+)
+def test_the_polynomial_s_legend_says_what_this_restart_does_to_its_roots(restart, says):
+    view, _ = page_of(problem="affine", size=12, batch_size=1, restart=restart)
+    assert view.polynomial.box.visible and says in view.polynomial.legend.object
+
+
+def test_the_legend_knows_windows_too_small_to_keep_a_direction():
+    assert roots_of(Anderson(window=1, restart="deflated"), 12) == ROOTS["full"]
+    assert roots_of(Anderson(restart="deflated"), 1) == ROOTS["full"]
+    assert roots_of(Anderson(window=1, restart="never"), 12) == ROOTS["never"]
+    assert roots_of(Anderson(window=0, restart="deflated"), 12) == PLAIN
 
 
 def test_pins_are_at_most_eight_and_a_table_of_what_differs():

@@ -172,6 +172,24 @@ def test_the_start_of_the_rate_fan_can_be_dragged_without_a_kernel(executed, pag
     assert float(re.search(r"distance by (0\.\d+)", says.inner_text())[1]) < 0.05
 
 
+@pytest.mark.slow
+def test_the_slider_of_the_polynomials_needs_no_kernel(executed, page, tmp_path):
+    notebook, _ = executed["02_crossover"]
+    (tmp_path / "outputs.html").write_text(page_of(notebook))
+    page.goto((tmp_path / "outputs.html").as_uri())
+    handle = page.locator(".noUi-handle").first
+    handle.focus()
+    shown = """() => Bokeh.documents.map((doc) => doc.get_model_by_name('shown k'))
+        .find((found) => found).data"""
+    before = page.evaluate(shown)
+    for _ in range(5):
+        handle.press("ArrowRight")
+    page.get_by_text("k: 25").first.wait_for()
+    after = page.evaluate(shown)
+    assert before["x"] == [20, 20] and after["x"] == [25, 25]
+    assert all(new < old for new, old in zip(after["y"], before["y"], strict=True))
+
+
 def load_solutions(name: str):
     path = ROOT / "notebooks" / "solutions" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"solutions_{name}", path)

@@ -90,6 +90,29 @@ def test_a_real_map_gives_conjugate_values_so_that_half_the_plane_is_enough():
     torch.testing.assert_close(whole, whole.flip(1))
 
 
+SLOW = torch.tensor([0.95, 0.98, 0.99, 0.995], dtype=torch.float64)
+NEXT_TO_ONE = 1 - torch.logspace(-0.5, -3, 4000, dtype=torch.float64)
+
+
+def outer_roots(restart: str, k: int) -> np.ndarray:
+    """The roots of p_k from 0.9 on, for a map with four slow eigenvalues."""
+    spectrum = torch.cat([torch.linspace(-0.8, 0.8, 81, dtype=torch.float64), SLOW])
+    values = residual_polynomial(
+        lambda z: z * spectrum + 1, torch.zeros(1, 85, dtype=torch.float64),
+        Anderson(window=10, restart=restart), NEXT_TO_ONE + 0j, max_iter=k + 1,
+    )[k].real  # fmt: skip
+    roots = NEXT_TO_ONE[1:][values[1:] * values[:-1] < 0]
+    return roots[roots > 0.9].numpy()
+
+
+def test_deflation_keeps_a_root_on_every_slow_eigenvalue_and_a_restart_does_not():
+    for k in (38, 44, 48):
+        np.testing.assert_allclose(outer_roots("deflated", k), SLOW, rtol=0, atol=1e-4)
+        assert abs(outer_roots("full", k) - 0.995).min() > 3e-4  # frozen beside it
+    drift = [outer_roots("never", k).max() for k in (20, 30, 40, 50)]
+    assert drift == sorted(drift) and drift[0] < 0.995 < drift[-1]  # past it, without rest
+
+
 def test_the_eigenvalues_of_the_differenced_jacobian_are_those_the_problem_knows():
     problem = PROBLEMS["affine"](size=12, spectrum="disc", dtype="float64").build()
     found = torch.linalg.eigvals(jacobian(problem.f, problem.z0))

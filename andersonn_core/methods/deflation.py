@@ -1,4 +1,16 @@
-"""Which combinations of the stored differences are slow, from m x m matrices alone."""
+"""Which combinations of the stored differences are slow, from m x m matrices alone.
+
+On an affine map every combination y keeps the secant relation dG^T y = -(I - J) dZ^T y, so that
+
+    || dG^T y || / || dZ^T y || = || (I - J) v || / || v ||,   v = dZ^T y.
+
+While a pair (v, -(1 - lambda) v) of an eigenvector is kept, least squares removes v from every
+residual: the residual polynomial has a root at lambda. Small ratios are eigenvalues next to 1, the
+roots that a restart would have to find again. Deflated GMRES keeps harmonic Ritz vectors for the
+same purpose (Morgan, SIAM J. Sci. Comput. 24, 2002), recycling them from one system to the next is
+due to Parks et al. (SIAM J. Sci. Comput. 28, 2006); on a span that a normal J maps into itself both
+are its eigenvectors.
+"""
 
 from __future__ import annotations
 

@@ -4,10 +4,15 @@ The window slides, and gamma solves s equations for s differences,
 
     P (g - dG^T gamma) = 0,
 
-with a fixed P (s, n). On an affine map whose Jacobian is a contraction the residuals are forced,
-s + 1 at a time, into nested spaces of shrinking dimension (Sonneveld and van Gijzen, SIAM J. Sci.
-Comput. 31, 2008, with mixing in the place of omega): at most n + n / s evaluations, near the count
-of the full memory whatever the symmetry. On nonlinear maps these spaces do not nest.
+with a fixed P (s, n). Theorem (Sonneveld and van Gijzen, SIAM J. Sci. Comput. 31, 2008, with mixing
+in the place of omega): on an affine map whose Jacobian is a contraction the residuals are forced,
+s + 1 at a time, into nested spaces
+
+    G_0 = R^n,   G_{j+1} = (I - mixing (I - J)) (G_j intersected with the null space of P)
+
+of s dimensions fewer each (but for exceptional P), until only zero is left: at most n + n / s
+evaluations, near the count of the full memory whatever the symmetry. On nonlinear maps these spaces
+do not nest.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ Each new residual difference is made orthogonal to the stored ones, its iterate 
 
     q = dg - Q^T s,   u = dz - U^T s,   s = argmin || dg - Q^T s ||
 
-On an affine map with symmetric Jacobian all older products <q_j, dg> vanish, so that the newest two
-pairs give the iterates of the full memory (Tang, Xu, He, Saad, Xi, arXiv 2403.14961; Wei, Bao, Liu,
-ICLR 2022). On other maps what is dropped is lost.
+Theorem (Tang, Xu, He, Saad, Xi, arXiv 2403.14961; Wei, Bao, Liu, ICLR 2022): on an affine map with
+symmetric Jacobian J all older products <q_j, dg> vanish, so that the newest two pairs give the
+iterates of the full memory. For dg_k = J (r_k - r_{k-1}), r_k what least squares leaves of g_k, and
+<q_j, J r> = <J q_j, r>, where J q_j is made of q_0 to q_{j+1}, to which r is orthogonal (Lanczos'
+argument). On other maps what is dropped is lost.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import panel as pn
 
-from andersonn_core import SolveSpec
+from andersonn_core import Anderson, SolveSpec
 from andersonn_core.words import residual_text
 from lab.figures.plane import Plane
 from lab.live import Live
@@ -19,8 +19,27 @@ ROUNDING = 1e-13
 LEGEND = """<p>On a linear map the residual after k steps is p<sub>k</sub>(J) times the first one.
 The polynomial must be 1 at 1 (the cross), and Anderson chooses the rest: it becomes small where the
 eigenvalues (dots) lie. Forward iteration has no choice: its polynomial is &lambda;<sup>k</sup>,
-small only near 0.</p><p>Move the window or scrub through the evaluations and watch the roots walk.
-The dashed line is the unit circle.</p>"""
+small only near 0.</p><p>{roots}</p><p>Move the window or scrub through the evaluations and watch
+the roots walk. The dashed line is the unit circle.</p>"""
+ROOTS = {
+    "full": "<b>A full restart erases roots.</b> Those already placed stay where they are, but "
+    "what knew of them is gone: new ones have to walk to the eigenvalues next to 1 again.",
+    "never": "<b>A sliding window lets roots drift.</b> With the oldest difference goes what held "
+    "them at the eigenvalues next to 1.",
+    "deflated": "<b>Deflation keeps roots.</b> A restart keeps the directions of the eigenvalues "
+    "next to 1: roots settle there, and the new ones are free for the rest.",
+    "auto": "<b>A test of the map decides what keeps the roots</b> next to 1: on a linear map two "
+    "orthogonal pairs or a fixed space, on others slow directions or nothing.",
+}
+PLAIN = "<b>Without a window Anderson is forward iteration</b>: all roots lie at one point."
+
+
+def roots_of(anderson: Anderson, n: int) -> str:
+    """What becomes of the roots with this history, of a state of n elements; markup."""
+    if not anderson.window:
+        return PLAIN
+    keeps = anderson.restart in ("full", "never") or anderson.directions(n) > 0
+    return ROOTS[anderson.restart if keeps else "full"]
 
 
 class Polynomial(Card):
@@ -34,7 +53,7 @@ class Polynomial(Card):
         self.spectrum: Spectrum | None = None
         self.evaluation = 1
         self.job = SpectrumJob(lambda spectrum: schedule(lambda: self._arrive(spectrum)))
-        self.legend = text(LEGEND, "lab-legend")
+        self.legend = text("", "lab-legend")
         self.pane = Later(
             bokeh_pane(self.plane.figure), css_classes=["lab-plane"], stylesheets=[STYLE]
         )
@@ -53,6 +72,7 @@ class Polynomial(Card):
         )
         self.pane.show(self.box.visible)
         if self.box.visible and spec is not None:
+            self.legend.object = LEGEND.format(roots=roots_of(live.anderson, live.elements))
             self.job.request(spec)
         else:
             self.job.cancel()
