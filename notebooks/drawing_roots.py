@@ -87,7 +87,7 @@ def best_polynomial(
     forward: Tensor,  # (K, G) p_0, p_1, ... at the points
     anderson: Tensor,  # (K, G)
     norms: tuple[Tensor, Tensor],  # (K,) each: their residuals
-    optimum: Tensor,  # (K,) of GMRES, one step later
+    optimum: Tensor,  # (K,) of GMRES, which is one step ahead
     k: int,
 ) -> pn.pane.Bokeh:
     """|p_k| of both methods under a slider for k, and their residuals beside GMRES's."""
@@ -132,7 +132,7 @@ def _norms_figure(
               y_offset=-away if right else -6)  # fmt: skip
     plot.scatter(np.arange(len(optimum)), optimum.numpy(), size=7, fill_color=None,
                  line_color=OTHERS[0], line_width=1.4)  # fmt: skip
-    _text(plot, [1], [6e-3], ["circles: GMRES, one step later"], OTHERS[0])
+    _text(plot, [1], [6e-3], ["circles: GMRES, one step ahead"], OTHERS[0])
     plot.scatter("x", "y", source=here, size=10, fill_color=LIGHT.text, line_color=LIGHT.paper)
     return _titled(plot, "the residual's length over its first")
 
@@ -319,6 +319,7 @@ def speedups(
     """S against the price of the map in mixing steps: a curve for each ratio of evaluations."""
     plot = _figure(
         WIDTH * 2 // 3, 380, x_axis_type="log", y_axis_type="log", x_range=Range1d(0.03, 130),
+        y_range=Range1d(0.008, 150),
         x_axis_label="price of the map, in mixing steps: t / c",
         y_axis_label="S, times as fast as forward iteration",
     )  # fmt: skip

@@ -427,7 +427,7 @@ def test_the_polynomial_of_small_maps_is_small_at_the_eigenvalues_in_the_end(nam
 @pytest.mark.parametrize(
     ("restart", "says"),
     [
-        ("full", "A full restart erases roots."),
+        ("full", "A full restart erases roots from the memory."),
         ("never", "A sliding window lets roots drift."),
         ("deflated", "Deflation keeps roots."),
         ("auto", "A test of the map decides what keeps the roots"),

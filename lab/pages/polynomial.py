@@ -22,8 +22,8 @@ eigenvalues (dots) lie. Forward iteration has no choice: its polynomial is &lamb
 small only near 0.</p><p>{roots}</p><p>Move the window or scrub through the evaluations and watch
 the roots walk. The dashed line is the unit circle.</p>"""
 ROOTS = {
-    "full": "<b>A full restart erases roots.</b> Those already placed stay where they are, but "
-    "what knew of them is gone: new ones have to walk to the eigenvalues next to 1 again.",
+    "full": "<b>A full restart erases roots from the memory.</b> Those already placed can no "
+    "longer move, and new ones have to walk to the eigenvalues next to 1 again.",
     "never": "<b>A sliding window lets roots drift.</b> With the oldest difference goes what held "
     "them at the eigenvalues next to 1.",
     "deflated": "<b>Deflation keeps roots.</b> A restart keeps the directions of the eigenvalues "
