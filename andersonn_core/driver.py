@@ -13,7 +13,7 @@ from torch import Tensor
 from andersonn_core.arrays import Flags, Floats
 from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
-from andersonn_core.memory import check_fits
+from andersonn_core.memory import check_fits, solve_bytes
 from andersonn_core.methods import MethodSpec, MethodState
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import RUNNING, Referee, Rows
@@ -371,7 +371,6 @@ def _counts(history: History) -> dict[str, int]:
 
 def _check_memory(layout: StateLayout, method: MethodSpec) -> None:
     """Refuse a solve whose workspace would not fit, before anything is computed."""
-    size = torch.finfo(layout.working_dtype).bits // 8
-    vectors = method.memory_vectors(layout.elements) + 6
+    needed = solve_bytes(method, layout.batch, layout.elements, layout.working_dtype)
     what = f"a solve of {layout.batch} samples of {layout.elements} elements with {method.label}"
-    check_fits(vectors * layout.batch * layout.elements * size, layout.device, what)
+    check_fits(needed, layout.device, what)

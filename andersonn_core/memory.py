@@ -1,17 +1,27 @@
-"""How much memory is free, and the refusal of a request that would not fit."""
+"""What fits: the memory that a solve takes, the memory that is free, the sizes of the caches."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from andersonn_core.specs import KnobError
+from andersonn_core.words import bytes_text
+
+if TYPE_CHECKING:
+    from andersonn_core.methods import MethodSpec
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")  # a container's own limit, where there is one
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # Linux
+_FACTS = ("level", "type", "size")  # of a cache
 _KIB, _GIB = 2**10, 2**30
+_SUFFIX = {"K": 2**10, "M": 2**20, "G": 2**30}
+_DRIVER = 6  # vectors: the map's argument and value, the answer, the best, and two to be freed
 
 
 def check_fits(num_bytes: int, device: torch.device, what: str) -> None:
@@ -22,6 +32,60 @@ def check_fits(num_bytes: int, device: torch.device, what: str) -> None:
             f"{what} would take about {num_bytes / _GIB:.3g} GiB of memory, but {device} has "
             f"{available / _GIB:.3g} GiB available. Lower one of these knobs."
         )
+
+
+def history_bytes(method: MethodSpec, batch: int, n: int, dtype: torch.dtype) -> int:
+    """Bytes of the method's workspace for B samples of n elements: memory_vectors(n) B n words."""
+    return method.memory_vectors(n) * batch * n * dtype.itemsize
+
+
+def solve_bytes(method: MethodSpec, batch: int, n: int, dtype: torch.dtype) -> int:
+    """Bytes of a whole solve, the driver's own vectors included; the map's are not known."""
+    return history_bytes(method, batch, n, dtype) + _DRIVER * batch * n * dtype.itemsize
+
+
+def memory_line(
+    method: MethodSpec, batch: int, n: int, dtype: torch.dtype, caches: Mapping[str, int]
+) -> str:
+    """One sentence: "Window 10 at this size: 2.33 GiB; its history fits into the 32 MiB L3 cache.".
+
+    `caches` are those of `cache_sizes`; refused is what the driver refuses on the CPU.
+    """
+    window, needed = getattr(method, "window", None), solve_bytes(method, batch, n, dtype)
+    head = f"{method.label if window is None else f'Window {window}'} at this size: "
+    free = available_bytes(torch.device("cpu"))
+    head += bytes_text(needed)
+    if free is not None and needed > free:
+        return f"{head}, but {bytes_text(free)} are free: the solve would be refused."
+    history = history_bytes(method, batch, n, dtype)
+    for name, size in caches.items():
+        if history <= size:
+            return f"{head}; its history fits into the {bytes_text(size)} {name} cache."
+    if not caches:
+        return f"{head}."
+    name, size = list(caches.items())[-1]
+    return f"{head}; its history does not fit into the {bytes_text(size)} {name} cache."
+
+
+def place(working_set: float, caches: Mapping[str, int]) -> str:
+    """The smallest cache that holds so many bytes, "L2 cache"; "memory" if none does."""
+    fitting = [name for name, size in caches.items() if working_set <= size]
+    return f"{fitting[0]} cache" if fitting else "memory"
+
+
+def cache_sizes() -> dict[str, int]:
+    """Bytes of the data caches of the first core, "L1" to "L3"; empty where nobody tells them."""
+    found = {}
+    for index in sorted(_CACHES.glob("index*")):
+        level, kind, size = ((index / fact).read_text().strip() for fact in _FACTS)
+        if kind != "Instruction":
+            found[f"L{level}"] = _bytes(size)
+    return found
+
+
+def _bytes(text: str) -> int:
+    """Such as 33554432 from "32768K"."""
+    return int(text[:-1]) * _SUFFIX[text[-1]] if text[-1] in _SUFFIX else int(text)
 
 
 def available_bytes(device: torch.device) -> int | None:

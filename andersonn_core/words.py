@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 UNKNOWN = "unknown"
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def seconds_text(seconds: float) -> str:
@@ -29,6 +30,26 @@ def ratio_text(ratio: float) -> str:
         return UNKNOWN
     digits = 2 if ratio < 0.995 else 1 if ratio < 9.95 else 0
     return f"{ratio:.{digits}f}x"
+
+
+def bytes_text(number: float) -> str:
+    """An amount of memory in binary units: 33554432 -> "32 MiB", 2.5e9 -> "2.33 GiB"."""
+    unit = 0
+    while abs(number) >= 999.5 and unit < len(_BINARY) - 1:
+        number, unit = number / 1024, unit + 1
+    return f"{_short(number)} {_BINARY[unit]}"
+
+
+def rate_text(rate: float, unit: str) -> str:
+    """A rate in billions: (3.1e10, "B/s") -> "31 GB/s"."""
+    return f"{_short(rate / 1e9)} G{unit}" if math.isfinite(rate) else UNKNOWN
+
+
+def percent_text(part: float) -> str:
+    """A fraction with two digits: 0.614 -> "61 %", 0.0031 -> "0.31 %"."""
+    if not math.isfinite(part):
+        return UNKNOWN
+    return f"{100 * part:.0f} %" if part >= 0.0995 else f"{100 * part:.2g} %"
 
 
 def residual_text(residual: float) -> str:

@@ -20,10 +20,10 @@ CORE = ROOT / "andersonn_core"
 # README's map of the repository.
 ORDER = """
     arrays specs results runcard words student layout memory least_squares timing cost_model
-    cells data weights
+    machine work cells data weights
     kernels methods problems
     referee recorder driver solve
-    staircase comparable paired crossover curves polynomial deq optimizers
+    staircase comparable paired crossover curves polynomial roofline deq optimizers
     training
     store sweeps
     report record torchdeq_plugin __main__
