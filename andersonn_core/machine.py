@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from andersonn_core.memory import available_bytes, cache_sizes, place
 from andersonn_core.runcard import device_name
-from andersonn_core.timing import Clock, clock_for
+from andersonn_core.timing import Clock, HostClock, clock_for
 
 SMALLEST, LARGEST = 2**15, 2**28  # working sets of the streams, bytes
 MOVED = 2**23  # bytes that a call moves at least, so that the call itself does not count
@@ -29,6 +30,7 @@ SHIFT = 64  # bytes from one row to the next of a call that goes through a small
 SQUARE = {"float32": 512, "float64": 512, "bfloat16": 128}  # without its instructions it crawls
 ROUNDS, CALLS = 5, 1000
 WARM = 4  # sums before one is timed: an L3 filled from L2 took three to be at full speed
+RESOLUTION = 1e-6  # seconds; a coarser CPU clock (Windows) sees nothing of a call: wall time then
 _CPU = torch.device("cpu")
 
 
@@ -109,13 +111,14 @@ class Machine:
 
 
 def measure_machine() -> Machine:
-    """The peaks of this machine with torch's present threads: once a process, about 0.7 s."""
+    """The peaks of this machine with torch's present threads: once a process, below a second."""
     return _measured(torch.get_num_threads())
 
 
 @functools.cache
 def _measured(threads: int) -> Machine:
-    clock = clock_for(_CPU)
+    coarse = time.get_clock_info("thread_time").resolution > RESOLUTION
+    clock = HostClock(wall=True) if coarse else clock_for(_CPU)
     return Machine(
         device=device_name(_CPU),
         torch_version=torch.__version__,

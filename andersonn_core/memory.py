@@ -15,13 +15,14 @@ from andersonn_core.words import bytes_text
 if TYPE_CHECKING:
     from andersonn_core.methods import MethodSpec
 
+_CPU = torch.device("cpu")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")  # a container's own limit, where there is one
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # Linux
 _FACTS = ("level", "type", "size")  # of a cache
 _KIB, _GIB = 2**10, 2**30
 _SUFFIX = {"K": 2**10, "M": 2**20, "G": 2**30}
-_DRIVER = 6  # vectors: the map's argument and value, the answer, the best, and two to be freed
+_BESIDES = 6  # vectors beside the method's: the start, the answer, the map's values
 
 
 def check_fits(num_bytes: int, device: torch.device, what: str) -> None:
@@ -40,31 +41,36 @@ def history_bytes(method: MethodSpec, batch: int, n: int, dtype: torch.dtype) ->
 
 
 def solve_bytes(method: MethodSpec, batch: int, n: int, dtype: torch.dtype) -> int:
-    """Bytes of a whole solve, the driver's own vectors included; the map's are not known."""
-    return history_bytes(method, batch, n, dtype) + _DRIVER * batch * n * dtype.itemsize
+    """Bytes of a whole solve, the driver's vectors included; what the map holds is its own."""
+    return history_bytes(method, batch, n, dtype) + _BESIDES * batch * n * dtype.itemsize
 
 
 def memory_line(
-    method: MethodSpec, batch: int, n: int, dtype: torch.dtype, caches: Mapping[str, int]
+    method: MethodSpec,
+    batch: int,
+    n: int,
+    dtype: torch.dtype,
+    caches: Mapping[str, int],
+    device: torch.device = _CPU,
 ) -> str:
-    """One sentence: "Window 10 at this size: 2.33 GiB; its history fits into the 32 MiB L3 cache.".
+    """One sentence: "Window 10 at this size: 21 MiB; its history fits into the 32 MiB L3 cache.".
 
-    `caches` are those of `cache_sizes`; refused is what the driver refuses on the CPU.
+    The amount is that of the whole solve, which the driver compares with the memory free on
+    `device`; the history is the method's part of it, compared with `caches` (of `cache_sizes`).
     """
     window, needed = getattr(method, "window", None), solve_bytes(method, batch, n, dtype)
     head = f"{method.label if window is None else f'Window {window}'} at this size: "
-    free = available_bytes(torch.device("cpu"))
     head += bytes_text(needed)
+    free = available_bytes(device)
     if free is not None and needed > free:
         return f"{head}, but {bytes_text(free)} are free: the solve would be refused."
     history = history_bytes(method, batch, n, dtype)
-    for name, size in caches.items():
-        if history <= size:
-            return f"{head}; its history fits into the {bytes_text(size)} {name} cache."
     if not caches:
         return f"{head}."
-    name, size = list(caches.items())[-1]
-    return f"{head}; its history does not fit into the {bytes_text(size)} {name} cache."
+    fitting = [(name, size) for name, size in caches.items() if history <= size]
+    name, size = fitting[0] if fitting else list(caches.items())[-1]
+    verb = "fits" if fitting else "does not fit"
+    return f"{head}; its history {verb} into the {bytes_text(size)} {name} cache."
 
 
 def place(working_set: float, caches: Mapping[str, int]) -> str:
@@ -77,7 +83,10 @@ def cache_sizes() -> dict[str, int]:
     """Bytes of the data caches of the first core, "L1" to "L3"; empty where nobody tells them."""
     found = {}
     for index in sorted(_CACHES.glob("index*")):
-        level, kind, size = ((index / fact).read_text().strip() for fact in _FACTS)
+        try:
+            level, kind, size = ((index / fact).read_text().strip() for fact in _FACTS)
+        except OSError:  # some virtual machines leave the size out
+            continue
         if kind != "Instruction":
             found[f"L{level}"] = _bytes(size)
     return found

@@ -33,7 +33,7 @@ SHORT, STEPS = 32, 60  # elements and evaluations of the solve that shows what c
 class Roof:
     """What measured seconds of some work are of what the machine allows.
 
-    Where the work is not known in full, what follows from it is NaN.
+    Where the work is not known in full, or the seconds are 0, what follows is NaN.
     """
 
     what: str  # "map", "mixing"
@@ -48,7 +48,7 @@ class Roof:
     @property
     def attained(self) -> float:
         """Flop/s."""
-        return math.nan if self.work.flops is None else self.work.flops / self.seconds
+        return math.nan if self.work.flops is None else self.work.flops / self._time
 
     @property
     def attainable(self) -> float:
@@ -69,9 +69,9 @@ class Roof:
             math.nan if count is None else count for count in (self.work.flops, self.work.bytes)
         )
         return {
-            "memory": moved / self.bandwidth / self.seconds,
-            "arithmetic": flops / self.peak / self.seconds,
-            "calls": self.calls_seconds / self.seconds,
+            "memory": moved / self.bandwidth / self._time,
+            "arithmetic": flops / self.peak / self._time,
+            "calls": self.calls_seconds / self._time,
         }
 
     @property
@@ -87,6 +87,8 @@ class Roof:
         """The verdict in words."""
         if self.work.unseen:
             return f"The work of the {self.what} is not known: {', '.join(self.work.unseen)}."
+        if math.isnan(self._time):
+            return f"The clock is too coarse to see the {self.what}."
         memory, arithmetic, calls = (percent_text(min(part, 1)) for part in self.parts.values())
         if self.limit is None:
             return (
@@ -105,6 +107,10 @@ class Roof:
             return f"The {self.what} runs at {reached} of a matrix product's speed here, {speed}."
         speed = rate_text(self.bandwidth, "B/s")
         return f"The {self.what} runs at {reached} of what {self._the_place} allows, {speed}."
+
+    @property
+    def _time(self) -> float:
+        return self.seconds if self.seconds > 0 else math.nan
 
     @property
     def _the_place(self) -> str:
