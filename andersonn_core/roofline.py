@@ -60,7 +60,8 @@ class Roof:
     @property
     def fraction(self) -> float:
         """The part of the roof that is reached: attained / attainable, also where both are 0."""
-        return max(self.parts["memory"], self.parts["arithmetic"])
+        memory, arithmetic, _ = self.parts.values()
+        return max(memory, arithmetic) if math.isfinite(arithmetic) else math.nan
 
     @property
     def parts(self) -> dict[Limit, float]:
@@ -123,17 +124,15 @@ def rooflines(
     """The map and the mixing of a solve of f from z0 under the roof; evaluates f once more.
 
     The map's seconds are the median of its evaluations, the mixing's that of the steps with the
-    fullest window. Raises ValueError for a solve on a GPU, whose peaks are not measured; for one
-    that was compacted, whose steps are of several sizes; for one that made no step.
+    fullest window. Raises ValueError for a solve elsewhere than on `machine`, on a GPU for one,
+    whose peaks are not measured; for one that was compacted, whose steps are of several sizes; for
+    one that made no step.
     """
+    machine = machine or measure_machine()
+    _check(result, machine)
     spec, history = result.card.spec, result.history
     method = METHODS[spec["method"]["name"]].from_dict(spec["method"])
     layout = StateLayout.of(z0, spec["batch_dims"])
-    if layout.device.type != "cpu":
-        raise ValueError(f"a roofline needs measured peaks, and those of {layout.device} are not.")
-    if result.diagnostics["compactions"]:
-        raise ValueError("a compacted solve has steps of several sizes: solve with compact=False.")
-    machine = machine or measure_machine()
     seconds, depth = _fullest_step(history)
     batch, working = layout.batch, layout.working_dtype
     mapped = count_work(f, z0)
@@ -147,6 +146,19 @@ def rooflines(
         Roof("map", mapped, map_seconds, *limits, machine.peak(layout.dtype), calls),
         Roof("mixing", mixing, seconds, *limits, machine.peak(working), least),
     )
+
+
+def _check(result: SolveResult, machine: Machine) -> None:
+    card = result.card
+    if (card.device, card.threads) != (machine.device, machine.threads):
+        raise ValueError(
+            f"the solve ran on {card.device} with {card.threads} torch threads, the peaks are of "
+            f"{machine.device} with {machine.threads}: measure and solve in the same place."
+        )
+    if result.diagnostics["compactions"]:
+        raise ValueError("a compacted solve has steps of several sizes: solve with compact=False.")
+    if card.spec["method"]["name"] not in METHODS:
+        raise ValueError(f"a roofline is for the methods {', '.join(METHODS)}.")
 
 
 def mixing_work(
@@ -210,20 +222,17 @@ def _anderson(method: Anderson, size: int, depth: float, temporary: bool) -> _Pa
     if method.least_squares == "residuals":
         columns = size + 1
         append = _Passes(0, 2, 0, 1)
-        step = append + _products(columns) + _combination(columns) + _Passes(0, 0, 2 * size + 2, 0)
+        step = append + _sweep(columns) + _sweep(columns) + _Passes(0, 0, 2 * columns, 0)
         return step + scaled if damped else step
     length = _Passes(2 / size, 1 / size, 0, 0)  # ||dz|| of slot 0
     append = _Passes(2, 6, 2, 2) + scaled + length  # dg, du; last z is where the step goes
     end = _Passes(1, 3, 2 * depth, 1)
-    step = append + _products(depth) + _products(depth) + _combination(depth) + end
+    step = append + _sweep(depth) + _sweep(depth) + _sweep(depth) + end
     return step + scaled if damped else step
 
 
-def _products(columns: float) -> _Passes:
-    return _Passes(2 * columns, columns + 1, 0, 1)
-
-
-def _combination(columns: float) -> _Passes:
+def _sweep(columns: float) -> _Passes:
+    """The inner products of columns with a vector, or their combination into one."""
     return _Passes(2 * columns, columns + 1, 0, 1)
 
 

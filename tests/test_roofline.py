@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +148,7 @@ def test_the_sentence_names_what_limits(under, limit, sentence):
 def test_what_is_not_known_is_nan():
     under = roof(None, None, unseen=("NumPy",))
     assert all(math.isnan(value) for value in (under.attained, under.attainable, under.fraction))
+    assert math.isnan(roof(None, 50, unseen=("_fft_c2c",)).fraction)
 
 
 def test_map_and_mixing_of_a_solve_share_one_working_set():
@@ -203,6 +205,24 @@ def test_a_solve_that_made_no_step_is_refused():
     z0 = torch.ones(2, 5)
     with pytest.raises(ValueError, match="ended at its first evaluation"):
         rooflines(torch.clone, z0, solve(torch.clone, z0))
+
+
+@pytest.mark.parametrize("elsewhere", [{"device": "NVIDIA H200"}, {"threads": 2}], ids=str)
+def test_a_solve_from_elsewhere_is_refused(elsewhere):
+    z0 = torch.zeros(2, 5)
+    result = solve(torch.cos, z0)
+    result.card = replace(result.card, **elsewhere)
+    with pytest.raises(ValueError, match="measure and solve in the same place"):
+        rooflines(torch.cos, z0, result)
+
+
+def test_a_method_of_one_s_own_is_refused():
+    class Own(Picard):
+        name = "own"
+
+    z0 = torch.zeros(2, 5)
+    with pytest.raises(ValueError, match="a roofline is for the methods picard, anderson"):
+        rooflines(torch.cos, z0, solve(torch.cos, z0, Own()))
 
 
 def test_a_compacted_solve_is_refused():
