@@ -92,10 +92,10 @@ class Roof:
             return f"The clock is too coarse to see the {self.what}."
         memory, arithmetic, calls = (percent_text(min(part, 1)) for part in self.parts.values())
         if self.limit is None:
+            left = ": left are fresh memory, exp and its like, scattered reads, Python"
             return (
                 f"Most of the {self.what}'s time is neither memory ({memory}) nor arithmetic "
-                f"({arithmetic}) nor calls ({calls}): left are fresh memory, exp and its like, "
-                "scattered reads, Python."
+                f"({arithmetic}) nor calls ({calls}){left if self.what == 'map' else ''}."
             )
         if self.limit == "calls":
             return (
