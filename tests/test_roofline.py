@@ -133,7 +133,8 @@ def test_a_copy_has_a_fraction_though_it_computes_nothing():
          "The mixing is bound by calls (75 % of its time), not by memory (1 %) or arithmetic "
          "(0 %)."),
         (roof(flops=4, moved=1, calls=1.0), None,
-         "Most of the mixing's time is neither memory (1 %) nor arithmetic (1 %) nor calls (10 %)."),
+         "Most of the mixing's time is neither memory (1 %) nor arithmetic (1 %) nor calls "
+         "(10 %)."),
         (replace(roof(flops=4, moved=1), what="map"), None,
          "Most of the map's time is neither memory (1 %) nor arithmetic (1 %) nor calls (0 %): "
          "left are fresh memory, exp and its like, scattered reads, Python."),
