@@ -20,6 +20,7 @@ from andersonn_core.kernels.rows import LONG
 from andersonn_core.layout import StateLayout
 from andersonn_core.machine import Machine, measure_machine
 from andersonn_core.methods import METHODS, Anderson, MethodSpec, Picard
+from andersonn_core.methods.anderson import AUTO
 from andersonn_core.results import History, SolveResult
 from andersonn_core.solve import solve
 from andersonn_core.words import percent_text, rate_text
@@ -168,7 +169,7 @@ def mixing_work(
 
     By the passes of the kernels over states (B, n) of the working dtype; None: the full window.
     Left out is what has no n in it, such as each sample's Gram matrix. Only Anderson without QR
-    and forward iteration have a formula. With m differences and mixing 1 a step moves 3 m + 20 +
+    and with one mixing, and forward iteration, have a formula. With m differences and mixing 1 a step moves 3 m + 20 +
     1 / m states' worth of words, with residuals 2 m + 11.
     """
     if isinstance(method, Picard):
@@ -178,10 +179,12 @@ def mixing_work(
         hidden = "the QR factorization" if qr else f"a formula for {method.label}"
         return Work(None, None, None, 0, (hidden,))
     else:
-        size = min(method.window, n)
-        short = n < LONG and method.mixing != 1.0
+        if method.mixing == AUTO or method.randomize == "mixing":
+            return Work(None, None, None, 0, ("a mixing that changes",))
+        size, mixing = method.slots(n), method.first_mixing
+        short = n < LONG and mixing != 1.0
         used = size if depth is None else depth
-        step = _anderson(method, size, used, short) if used else _plain(method.mixing)
+        step = _anderson(method, size, used, short) if used else _plain(mixing)
     step += _MEASURE
     per_word = batch * n * dtype.itemsize
     return Work(
@@ -217,7 +220,7 @@ def _plain(mixing: float) -> _Passes:
 
 def _anderson(method: Anderson, size: int, depth: float, temporary: bool) -> _Passes:
     """`temporary`: NumPy scales into memory of its own before it adds."""
-    damped = method.mixing != 1.0
+    damped = method.first_mixing != 1.0
     scaled = _Passes(2, 5, 0, 2) if temporary else _Passes(1, 3, 0, 1)
     if method.least_squares == "residuals":
         columns = size + 1

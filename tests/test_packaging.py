@@ -127,7 +127,7 @@ def third_party_imports(folder: Path) -> set[str]:
     [
         ("andersonn_core", ["bench"]),
         ("lab", ["lab", "notebooks"]),
-        ("tests", ["lab", "test"]),
+        ("tests", ["lab", "test", "bench"]),  # peers are asked where they are installed
         ("benchmarks", ["lab", "test", "bench"]),
     ],
 )

@@ -91,7 +91,11 @@ def test_on_short_rows_scaling_takes_memory_of_its_own_as_the_formula_says():
 
 @pytest.mark.parametrize(
     ("method", "words"),
-    [(IDR(), "a formula for"), (Anderson(least_squares="qr"), "the QR factorization")],
+    [
+        (IDR(), "a formula for"),
+        (Anderson(least_squares="qr"), "the QR factorization"),
+        (Anderson(mixing="auto"), "a mixing that changes"),
+    ],
 )
 def test_a_step_without_a_formula_is_said_to_have_none(method, words):
     work = mixing_work(method, 1, 1000, torch.float32)
