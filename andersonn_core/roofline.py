@@ -169,8 +169,8 @@ def mixing_work(
 
     By the passes of the kernels over states (B, n) of the working dtype; None: the full window.
     Left out is what has no n in it, such as each sample's Gram matrix. Only Anderson without QR
-    and with one mixing, and forward iteration, have a formula. With m differences and mixing 1 a step moves 3 m + 20 +
-    1 / m states' worth of words, with residuals 2 m + 11.
+    and with one mixing, and forward iteration, have a formula. With m differences and mixing 1 a
+    step moves 3 m + 20 + 1 / m states' worth of words, with residuals 2 m + 11.
     """
     if isinstance(method, Picard):
         step = _plain(method.mixing)

@@ -29,6 +29,7 @@ from lab.runner import Runner, Update
 from lab.spectra import compute
 from lab.theme import DARK, LABELS, LIGHT
 from lab.traces import Trace, columns_of
+from lab.url import to_query
 
 if TYPE_CHECKING:
     pass
@@ -507,3 +508,22 @@ def test_labels_at_line_ends_stand_apart_whatever_the_heights_of_the_ends():
     assert shifts[3] == curves.BELOW  # far from all others
     near = sorted(tops[:3])
     assert min(b - a for a, b in zip(near, near[1:], strict=False)) >= curves.APART
+
+
+def test_window_and_mixing_may_be_chosen_by_the_solver():
+    view, settle = page_of()
+    for name, number in (("window", 5), ("mixing", 1.0)):
+        bound = view.rail.bound[name]
+        assert not bound.box.value and not bound.widget.disabled
+        bound.box.value = True
+        settle()
+        assert getattr(view.controls, name) == "auto" and bound.widget.disabled
+        bound.box.value = False
+        settle()
+        assert getattr(view.controls, name) == number and not bound.widget.disabled
+    view.controls.apply({"window": "auto"})
+    settle()
+    assert view.rail.bound["window"].box.value
+    assert "up to 10 past steps" in view.answer.headline.object.lower()
+    assert "window='auto'" in view.code()
+    assert "window=auto" in to_query(view.controls, [])

@@ -16,7 +16,8 @@ GREEK = {
     "alpha": "\N{GREEK SMALL LETTER ALPHA}", "gamma": "\N{GREEK SMALL LETTER GAMMA}",
     "beta": "\N{GREEK SMALL LETTER BETA}", "lambda": "\N{GREEK SMALL LETTER LAMDA}",
     "rho": "\N{GREEK SMALL LETTER RHO}", "eta": "\N{GREEK SMALL LETTER ETA}",
-    "theta": "\N{GREEK SMALL LETTER THETA}", "eps": "\N{GREEK SMALL LETTER EPSILON}",
+    "theta": "\N{GREEK SMALL LETTER THETA}", "kappa": "\N{GREEK SMALL LETTER KAPPA}",
+    "eps": "\N{GREEK SMALL LETTER EPSILON}",
 }  # fmt: skip
 NAMES = {
     "rtol": "tolerance",
@@ -24,8 +25,20 @@ NAMES = {
     "max_iter": "most evaluations",
     "lambda_": "strength",
     "kept": "kept directions",
+    "max_condition": "largest condition",
+    "max_growth": "largest growth",
+    "max_weights": "largest weights",
+    "randomize": "draw at random",
+    "randomize_seed": "seed of what is drawn",
 }
-WORD = {"& .MuiTypography-root": {"fontSize": "13px"}, "& .MuiCheckbox-root": {"padding": "2px"}}
+WORD = {
+    "& .MuiFormControlLabel-label": {
+        "fontSize": "13px",
+        "fontWeight": 400,
+        "color": "text.secondary",
+    },
+    "& .MuiCheckbox-root": {"padding": "4px"},
+}
 STEPS = 100  # of a slider over numbers
 SEEDS = (0, 20)
 
@@ -128,8 +141,7 @@ class _Worded(_Range):
     def __init__(self, knob: Knob, widget: Any) -> None:
         (self.word,) = knob.words
         self.box = pmui.Checkbox(
-            label=self.word, size="small", margin=(0, 0, 0, 8), align="end", width=68, sx=WORD,
-            description=f"{title(knob)}: chosen while the solve runs.",
+            label=self.word, size="small", margin=(0, 0, 0, 8), align="end", width=66, sx=WORD,
         )  # fmt: skip
         super().__init__(knob, widget)
         self.pane = pn.Row(widget, self.box, sizing_mode="stretch_width", margin=0)
@@ -137,6 +149,7 @@ class _Worded(_Range):
     def watch(self, moved: Callable[[Any], None]) -> None:
         """Call back with the number, or with the word."""
         super().watch(moved)
+        self.box.param.watch(lambda _: self._dim(), "value")
         self.box.param.watch(
             lambda event: moved(self.word if event.new else self.widget.value), "value"
         )
@@ -148,11 +161,14 @@ class _Worded(_Range):
 
     def show(self, knob: Knob, value: Any) -> None:
         """Show a number, or the word beside the slider where it was."""
-        is_word = value == self.word
-        self.box.value = is_word
+        self.box.value = value == self.word
         self.box.disabled = bool(self._shown and self._shown[1])
-        self.widget.disabled = is_word or self.box.disabled
-        super().show(knob, self.widget.value if is_word else value)
+        self._dim()
+        super().show(knob, self.widget.value if self.box.value else value)
+
+    def _dim(self) -> None:
+        """The slider decides nothing while the word does."""
+        self.widget.disabled = self.box.value or self.box.disabled
 
 
 class _Listed(BoundWidget):
