@@ -4,6 +4,12 @@ With g_k = f(z_k) - z_k and the stored differences dz_j = z_{j+1} - z_j, dg_j = 
 
     gamma   = argmin || g_k - dG^T gamma ||_2
     z_{k+1} = z_k + mixing g_k - (dZ + mixing dG)^T gamma
+
+On an affine map with all differences kept, z_k - dZ^T gamma is GMRES's iterate, and z_{k+1} one
+forward step from it, as long as GMRES makes progress (Walker and Ni, theorem 2.2). For contractions
+the residual falls at least at forward iteration's rate if the weights stay bounded (Toth and
+Kelley, SIAM J. Numer. Anal. 53, 2015). A window makes it a Krylov method that is not GMRES (De
+Sterck, He and Krzysik, arXiv 2109.14181); keepers.py and what it leads to say what to keep then.
 """
 
 from __future__ import annotations
@@ -18,10 +24,11 @@ from torch import Tensor
 from andersonn_core.methods.adapting import LARGEST, AutoMixing, AutoWindow
 from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.choosing import Choosing
+from andersonn_core.methods.keeper import Keeper
 from andersonn_core.methods.keepers import Newest, Slide, Slow
 from andersonn_core.methods.randomizing import Draws, RandomMixing, RandomSkip, RandomWindow
 from andersonn_core.methods.steering import Rule, Sight, Steering
-from andersonn_core.methods.windowed import Keeper, Settings, WindowState
+from andersonn_core.methods.windowed import Settings, WindowState
 from andersonn_core.specs import KnobError, knob
 
 AUTO = "auto"

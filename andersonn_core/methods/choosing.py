@@ -27,9 +27,10 @@ from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import iterate_products, newest_directions
 from andersonn_core.methods.idr import Induced, Shadow
+from andersonn_core.methods.keeper import Probe
 from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
 from andersonn_core.methods.short_recurrence import Orthogonal
-from andersonn_core.methods.windowed import Probe, WindowState
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
 
 AGAIN = 10  # the next probe comes after so many times the evaluations

@@ -27,8 +27,9 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.base import MethodSpec, mixing_knob
+from andersonn_core.methods.keeper import Keeper
 from andersonn_core.methods.keepers import Slide, drop_lost
-from andersonn_core.methods.windowed import Keeper, Settings, WindowState
+from andersonn_core.methods.windowed import Settings, WindowState
 from andersonn_core.specs import knob
 
 

@@ -1,4 +1,4 @@
-"""What is kept of the history when the window is full."""
+"""What is kept of the history when the window is full; for the theorem see deflation.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 from andersonn_core.arrays import Events, Flags, Floats
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import slow_directions
-from andersonn_core.methods.windowed import Keeper, Probe, WindowState
+from andersonn_core.methods.keeper import Keeper, Probe
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
 
 LOST = 1e3  # a residual so many times the best: what holds on affine maps does not hold here

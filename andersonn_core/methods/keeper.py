@@ -1,0 +1,68 @@
+"""What the shared step asks of whoever keeps the history, and the test that it makes for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.least_squares import Weights
+
+if TYPE_CHECKING:
+    from andersonn_core.methods.windowed import WindowState
+
+
+@dataclass
+class Probe:
+    """An evaluation at z - dZ^T gamma, where an affine map's residual is known beforehand."""
+
+    samples: Flags  # (B,) the others go on as ever, but for the ring, which all share: it waits
+    after: Tensor  # (B, n) the step's own proposal, evaluated next
+    foretold: Tensor  # (B, n) g - dG^T gamma
+    weight: Floats  # (B,) 1 + ||gamma||_1: how much rounding errors of the history count
+
+    def select(self, indices: Tensor) -> Probe:  # (A,)
+        """The probe of some samples."""
+        places = indices.cpu().numpy()
+        weight, samples = self.weight[places], self.samples[places]
+        return Probe(samples, self.after[indices], self.foretold[indices], weight)
+
+
+class Keeper(Protocol):
+    """Decides what is kept of the history; one object a solve, told of every step."""
+
+    def make_room(self, state: WindowState, event: Events) -> None:
+        """Before the newest difference is stored."""
+        ...
+
+    def settle(self, state: WindowState, row: Floats, rhs: Floats) -> tuple[Floats, Floats]:
+        """After it lies in the ring: its inner products with all columns, and those of g (B, m).
+
+        The keeper may change the newest column and the products with it.
+        """
+        ...
+
+    def choose(self, state: WindowState, weights: Weights) -> None:
+        """May put other weights in place of those of least squares."""
+        ...
+
+    def wants_probe(self, state: WindowState) -> Flags | None:  # (B,)
+        """Which samples should evaluate f once where the residual can be foretold.
+
+        None at most evaluations; the others must be the same ones whatever the samples do.
+        """
+        ...
+
+    def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
+        """Learn from a probe whose residual was off by `error` (B,) from the foretold one."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What was decided and why, in sentences."""
+        ...
+
+    def select(self, indices: Tensor) -> Keeper:  # (A,)
+        """The keeper of some samples."""
+        ...
