@@ -184,19 +184,42 @@ class ScaledGram:
 
         With a filter, of the columns that it takes; the others are kept for later.
         """
-        if columns is not None:
-            used = self.used
-            taken = columns(self.matrix, used)
-            if (taken != used).any():
-                part = self.select(torch.arange(len(used)))
-                part.keep_only(taken)
-                return part.solve(rhs)
+        taken = None if columns is None else self._fewer(columns)
+        if taken is not None:
+            part = self.select(torch.arange(len(taken)))
+            part.keep_only(taken)
+            return part.solve(rhs)
         ahead = np.matvec(self.inverse, rhs * self.scale)
         y = np.vecmat(ahead, self.inverse)
         removed = np.vecdot(ahead, ahead)
         if self.ridge:
             removed += self.ridge * np.vecdot(y, y)
         return Weights(y * self.scale, removed, self.used, self.pivots.copy(), None)
+
+    def _fewer(self, columns: Filter) -> Flags | None:  # (B, m)
+        """What a filter takes; None if that is everything in use."""
+        used = self.used
+        taken = columns(self.matrix, used)
+        return taken if (taken != used).any() else None
+
+    def solve_once(
+        self, rhs: Floats, stored: Counts, columns: Filter | None = None
+    ) -> Weights:  # (B, m), (m,)
+        """The same weights without a factor for later steps, from the matrix alone."""
+        factor, info = torch.linalg.cholesky_ex(torch.from_numpy(self.matrix))
+        pivots = factor.diagonal(dim1=1, dim2=2).numpy().copy()
+        broken = info.any() or not pivots.min(initial=1.0) >= self.precision**0.5
+        if broken or (columns is not None and self._fewer(columns) is not None):
+            dropped = self.factor(np.ones(len(rhs), np.bool_), stored)
+            weights = self.solve(rhs, columns)
+            weights.dropped = dropped if dropped.any() else None
+            return weights
+        target = rhs * self.scale
+        y = torch.cholesky_solve(torch.from_numpy(target[:, :, None]), factor).numpy()[:, :, 0]
+        removed = np.vecdot(target, y)
+        if self.ridge:
+            removed += self.ridge * np.vecdot(y, y)
+        return Weights(y * self.scale, removed, self.used, pivots, None)
 
     def select(self, indices: Tensor) -> ScaledGram:  # (A,)
         """The problems of some samples."""

@@ -81,22 +81,24 @@ class ResidualGram:
         line = np.where(self.used[:, self.slot, None], rhs, 0.0)  # it may be NaN where not
         rhs = line[:, self.slot, None] - line
         scaled = self._scaled(line, self.products, self.used)
-        dropped = scaled.factor(np.ones(len(line), np.bool_), self.stored)
-        weights = scaled.solve(rhs, columns)
+        weights = scaled.solve_once(rhs, self.stored, columns)
         weights.gamma[:, self.slot] = 1 - weights.gamma.sum(1)
-        weights.dropped = dropped if dropped.any() else None
         return weights
 
     def _scaled(self, line: Floats, products: Floats, used: Flags) -> ScaledGram:
         """The problem of the differences from the newest residual, not yet factored."""
-        matrix = line[:, self.slot, None, None] - line[:, :, None] - line[:, None, :] + products
-        square = matrix.diagonal(axis1=1, axis2=2)
+        matrix = products - line[:, :, None]
+        matrix -= line[:, None, :]
+        matrix += line[:, self.slot, None, None]
+        slots = np.arange(len(self.stored))
+        square = matrix[:, slots, slots]
         used = used & (square > 0) & used[:, self.slot, None]
         used[:, self.slot] = False
-        scale = np.where(used, 1 / np.sqrt(np.where(used, square, 1.0)), 0.0)
-        both = scale[:, :, None] * scale[:, None, :]
-        matrix = np.where(both > 0, matrix, 0.0) * both  # it may be NaN where nothing is used
-        slots = np.arange(len(self.stored))
+        scale = used / np.sqrt(np.where(used, square, 1.0))
+        matrix *= scale[:, :, None]
+        matrix *= scale[:, None, :]
+        if not np.isfinite(matrix).all():  # where nothing is used
+            matrix[~np.isfinite(matrix)] = 0.0
         matrix[:, slots, slots] = 1.0 + self.ridge * used
         nothing, ones = np.zeros_like(matrix), np.ones_like(scale)
         return ScaledGram(matrix, nothing, scale, ones, self.ridge, self.precision)
