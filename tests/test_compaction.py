@@ -302,6 +302,24 @@ def test_one_hard_sample_among_easy_ones_costs_little():
     assert 64 * result.num_evals > 10 * sum(counting.rows)
 
 
+@pytest.mark.parametrize(
+    "method", [Picard(), Anderson(), Anderson(window=10, restart="deflated")], ids=str
+)
+def test_compaction_costs_at_most_a_fifth_more_than_the_samples_need(method):
+    slope = torch.linspace(0.0, 0.05, 256, dtype=torch.float64).repeat(64, 1)
+    slope[17] = torch.linspace(-0.5, 0.99 if method.name == "anderson" else 0.95, 256)
+    f = Slopes(slope, torch.linspace(1, 2, 64 * 256, dtype=torch.float64).view(64, 256))
+    z0, knobs = torch.zeros(64, 256).double(), {"rtol": 1e-6, "max_iter": 1000}
+    counting = Counting(f)
+    whole = solve(f, z0, method, **knobs)
+    result = solve(counting, z0, method, compact=True, **knobs)
+    assert bool(result.converged.all())
+    assert sum(counting.rows) <= 1.2 * int(whole.sample_evals.sum())
+    assert 64 * whole.num_evals > 5 * sum(counting.rows)  # what evaluating all of them takes
+    assert int((result.sample_evals - whole.sample_evals).abs().max()) <= 1
+    assert torch.allclose(result.z, whole.z, rtol=1e-6, atol=0.0)
+
+
 def test_a_batch_of_one_is_never_compacted():
     case = contraction(batch=1)
     result = solve(case.f, case.z0, compact=True)
