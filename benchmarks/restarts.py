@@ -113,7 +113,7 @@ METHODS: dict[str, MethodSpec] = {
     "deflated 10": Anderson(window=10, restart="deflated"),
     "two pairs": ShortRecurrence(),
     "IDR 10": IDR(shadow=10),
-    "auto 10": Anderson(window=10, restart="auto"),
+    "auto 10": Anderson(window="auto", restart="auto"),  # at most ten
 }
 WIDE: dict[str, MethodSpec] = {  # what more memory would give, where the full memory is not optimal
     f"sliding {m}": Anderson(window=m, restart="never") for m in (20, 50, 100)

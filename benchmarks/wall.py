@@ -30,7 +30,7 @@ ROUNDS = 5
 METHODS: dict[str, MethodSpec] = {
     "forward": Picard(),
     "Anderson 5": Anderson(),
-    "auto 10": Anderson(window=10, restart="auto"),
+    "auto 10": Anderson(window="auto", restart="auto"),
     "Auto": Auto(),
 }
 AUTO_LEAST = 0.95

@@ -44,6 +44,9 @@ MISLED, TRUSTED = 0.4, 0.1  # errors over foretold residuals: drop above, keep a
 # While the residual falls by ten in so many evaluations, no direction is slow, and the solve soon
 # over: the window slides, and no evaluation is spent on a probe.
 FAST = 4
+# Another space needs about a window of evaluations before it falls faster: a solve that will take
+# no more than so many windows goes on as it is.
+SOON = 2
 
 
 class Mode(IntEnum):
@@ -135,7 +138,7 @@ class Choosing(Slide):
         affine = error <= limit
         mode[affine & self._affine] = self.mode[affine & self._affine]
         if isinstance(state.window, DifferenceWindow):
-            begun = affine & ~self._affine & (limit < RESOLVED * foretold)
+            begun = affine & ~self._affine & (limit < RESOLVED * foretold) & ~self._soon(state)
             symmetric = self._symmetric(state)
             mode[begun & symmetric], mode[begun & ~symmetric] = Mode.ORTHOGONAL, Mode.INDUCED
         mode = np.where(informed, mode, self.mode).astype(np.int8)
@@ -155,6 +158,15 @@ class Choosing(Slide):
         seen = min(state.window.size, len(scores) - 1)
         fast: Flags = scores[-1] < 10.0 ** (-seen / FAST) * scores[-1 - seen]
         return fast
+
+    def _soon(self, state: WindowState) -> Flags:  # (B,)
+        """Who will be there, at the rate of all evaluations so far, before another space pays."""
+        scores, seen = state.progress.scores, len(state.progress.scores) - 1
+        with np.errstate(all="ignore"):  # rtol may be 0
+            left = np.log(scores[-1] / state.rtol)
+            fallen = np.log(scores[0] / scores[-1]) / seen
+        soon: Flags = left < SOON * state.window.size * fallen
+        return soon
 
     def _symmetric(self, state: WindowState) -> Flags:  # (B,)
         """Whether dG dZ^T is symmetric to rounding, in columns of unit residual norm."""
