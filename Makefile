@@ -16,10 +16,10 @@ SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-page bench-counts gpu-record lint clean
+.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-page bench-counts gpu-record lint clean
 
 help: ## List these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
 
 lab: ## Start the dashboard and print its address (Ctrl+C stops it)
 	@$(SETUP) lab
@@ -35,7 +35,7 @@ notebooks: ## Open JupyterLab on the teaching notebooks
 	@$(SETUP) lab,notebooks
 	@$(RUN) -m jupyter lab --notebook-dir=notebooks $(AS_ROOT)
 
-bench: bench-steps bench-restarts bench-wall bench-choices ## All four of these; tables and run cards go to benchmarks/results
+bench: bench-steps bench-restarts bench-wall bench-choices bench-predictions ## All five of these; tables and run cards go to benchmarks/results
 
 bench-steps: ## Measure a step beside torchdeq, SciPy and a copy of memory, on one CPU thread
 	@$(SETUP) lab,test,bench
@@ -52,6 +52,10 @@ bench-wall: ## Time whole solves against forward iteration
 bench-choices: ## Compare automatic and random windows and mixings with fixed ones, in pairs
 	@$(SETUP) lab
 	@$(RUN) benchmarks/choices.py
+
+bench-predictions: ## Predict the speed-up from a quarter of the evaluations, and measure it
+	@$(SETUP) lab,test
+	@$(RUN) -m benchmarks.predictions
 
 bench-page: ## Measure how fast the dashboard answers, in headless Chromium
 	@$(SETUP) lab,test

@@ -4,6 +4,7 @@ from andersonn_core.crossover import Crossover, crossover
 from andersonn_core.driver import Step
 from andersonn_core.methods import IDR, METHODS, Anderson, Auto, Broyden, Picard, ShortRecurrence
 from andersonn_core.paired import PairedTest, paired_test
+from andersonn_core.prediction import Prediction, predict
 from andersonn_core.problems import PROBLEMS
 from andersonn_core.results import Event, History, NotConvergedError, SolveResult, Status
 from andersonn_core.runcard import RunCard
@@ -26,6 +27,7 @@ __all__ = [
     "NotConvergedError",
     "PairedTest",
     "Picard",
+    "Prediction",
     "RunCard",
     "ShortRecurrence",
     "SolveResult",
@@ -34,5 +36,6 @@ __all__ = [
     "Step",
     "crossover",
     "paired_test",
+    "predict",
     "solve",
 ]

@@ -7,14 +7,19 @@ from typing import Any
 
 from andersonn_core.results import SolveResult
 
+SEEDS = ("seed", "problem.seed")
+BATCHES = ("batch size", "problem.batch_size")
+
 
 def paired(
-    forward: SolveResult | Sequence[SolveResult], anderson: SolveResult | Sequence[SolveResult]
+    forward: SolveResult | Sequence[SolveResult],
+    anderson: SolveResult | Sequence[SolveResult],
+    may_differ: Sequence[str] = SEEDS,
 ) -> Sequence[tuple[SolveResult, SolveResult]]:
     """Run i of the one with run i of the other.
 
     Raises ValueError if there is nothing to compare, or if batch, problem, clock or device differ;
-    repeated runs may differ in their seeds, the two of a pair may not.
+    repeated runs may differ in their seeds, or in what else is said, the two of a pair may not.
     """
     runs = [forward] if isinstance(forward, SolveResult) else list(forward)
     new = [anderson] if isinstance(anderson, SolveResult) else list(anderson)
@@ -23,7 +28,7 @@ def paired(
     for result in (*runs, *new):
         if not result.num_evals or not len(result.status):
             raise ValueError("nothing to compare: a result has no evaluations or no samples.")
-        _check(runs[0], result, but=("seed", "problem.seed"))
+        _check(runs[0], result, but=may_differ)
     for one, other in zip(runs, new, strict=True):
         _check(one, other)
     return list(zip(runs, new, strict=True))

@@ -34,7 +34,7 @@ from andersonn_core.words import interval_text, jsonable, ratio_text, residual_t
 Kind = Literal["at", "from the start", "only the challenger converges", "none", "not resolved"]
 
 AGGREGATES = {"median": 0.5, "p95": 0.95, "all": 1.0}  # the fraction of samples at the level
-_WHERE = {
+WHERE = {
     "median": " in the median",
     "p95": " for 95 % of the samples",
     "all": " for the slowest sample",
@@ -114,6 +114,17 @@ class Crossover:
             logs = [np.log(one.time_to(levels) / new.time_to(levels)) for one, new in self._curves]
             return np.asarray(np.exp(np.mean(logs, axis=0)))
 
+    def speedup_interval(self, tol: float) -> Interval:
+        """The interval that holds the mean S(tol) of repeated runs with 95 %.
+
+        NaN for a single run, and where a run does not reach tol.
+        """
+        level = np.asarray(tol)
+        each = [float(one.time_to(level) / new.time_to(level)) for one, new in self._curves]
+        if not all(0 < ratio < math.inf for ratio in each):
+            return math.nan, math.nan
+        return geometric_mean(each)[1]
+
     def compute_saved(self, tol: ArrayLike) -> Floats:
         """1 - 1/S(tol): the part of forward iteration's seconds that Anderson does without."""
         with np.errstate(divide="ignore"):
@@ -122,7 +133,7 @@ class Crossover:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        where = _WHERE[self.aggregate] if self.num_samples > 1 else ""
+        where = WHERE[self.aggregate] if self.num_samples > 1 else ""
         if self.kind == "at":
             text = f"{self.challenger} is ahead after {_time_text(self.point)}{where}"
         elif self.kind == "from the start":
@@ -172,11 +183,9 @@ def crossover(
 
     Raises ValueError if they can't be compared: another batch, problem, seed, clock or device.
     """
-    if aggregate not in AGGREGATES:
-        raise ValueError(f"aggregate = {aggregate!r}: it must be one of {', '.join(AGGREGATES)}.")
-    results = paired(forward, anderson)
-    pairs = [_compare(one, new, AGGREGATES[aggregate]) for one, new in results]
-    kind, challenger = _agreed([pair.kind for pair in pairs]), _label(results[0][1])
+    fraction, results = fraction_of(aggregate), paired(forward, anderson)
+    pairs = [_compare(one, new, fraction) for one, new in results]
+    kind, challenger = _agreed([pair.kind for pair in pairs]), label_of(results[0][1])
     sample_kinds = np.stack([pair.sample_kinds for pair in pairs])  # (R, B)
     penalty, parts = _mixing_penalty([new for _, new in results])
     return Crossover(
@@ -197,6 +206,13 @@ def crossover(
         reason=_reason(kind, challenger, results[0][0], pairs, penalty),
         _curves=tuple((pair.forward, pair.anderson) for pair in pairs),
     )
+
+
+def fraction_of(aggregate: str) -> float:
+    """The part of the samples that an aggregate waits for; raises ValueError for unknown names."""
+    if aggregate not in AGGREGATES:
+        raise ValueError(f"aggregate = {aggregate!r}: it must be one of {', '.join(AGGREGATES)}.")
+    return AGGREGATES[aggregate]
 
 
 @dataclass(frozen=True)
@@ -300,7 +316,7 @@ def _mixing_penalty(results: Sequence[SolveResult]) -> tuple[float, dict[str, fl
     return method / in_map, parts
 
 
-def _label(result: SolveResult) -> str:
+def label_of(result: SolveResult) -> str:
     """How a person calls the method of a result."""
     name = result.card.spec.get("method", {}).get("name", Anderson.name)
     return METHODS[name].label if name in METHODS else str(name)

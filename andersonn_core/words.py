@@ -29,7 +29,12 @@ def ratio_text(ratio: float) -> str:
     if not math.isfinite(ratio):
         return UNKNOWN
     digits = 2 if ratio < 0.995 else 1 if ratio < 9.95 else 0
-    return f"{ratio:.{digits}f}x"
+    return f"{float(f'{ratio:.3g}'):.{digits}f}x"
+
+
+def count_text(count: float) -> str:
+    """A forecast number of evaluations: 6043.2 -> "6040"."""
+    return f"{float(f'{count:.3g}'):.0f}" if math.isfinite(count) else UNKNOWN
 
 
 def bytes_text(number: float) -> str:

@@ -1,9 +1,9 @@
 """Take the README's pictures of the dashboard in headless Chromium.
 
-    python assets/screenshots.py
+    python assets/screenshots.py [crossover.png ...]
 
 Fixed problem, seed, size and theme; only the seconds in the picture depend on the machine. Writes
-convergence.png (light) and convergence-dark.png beside this file.
+convergence.png (light), convergence-dark.png and crossover.png beside this file.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 HERE = Path(__file__).resolve().parent
 SIZE = {"width": 1440, "height": 1090}
 SETTLED_MS = 1500  # for fonts, and for the last figure to be painted
-ONE_LESS = "?problem=digits_deq&rtol=1e-05&max_iter=400&batch_size=15"
-PICTURES = {"convergence.png": ONE_LESS, "convergence-dark.png": f"{ONE_LESS}&theme=dark"}
+DIGITS = "?problem=digits_deq&rtol=1e-05&max_iter=400"
+ONE_LESS = f"{DIGITS}&batch_size=15"
+EVERY_CELL_MS = 600_000
 
 
 @contextmanager
@@ -52,23 +57,41 @@ def chromium() -> str:
     return found
 
 
-def main() -> None:
-    """Take all pictures."""
+def convergence(page: Page) -> None:
+    """Wait until the page has settled on sixteen digits."""
+    answer = page.locator(".lab-answer p:not(.stale p)")
+    answer.wait_for(timeout=120_000)
+    # The page is there: only now does a solve not share the processor with its loading.
+    page.get_by_label("batch size B", exact=True).press("ArrowRight")
+    answer.filter(has_text="16 digits").wait_for(timeout=120_000)
+    page.locator("h1").click()  # which takes the focus from the slider
+    page.get_by_label("evaluation", exact=True).wait_for()
+    page.locator(".lab-tiles .tile").first.wait_for()
+
+
+def crossover(page: Page) -> None:
+    """Wait until every cell of both maps is computed."""
+    page.get_by_text(re.compile(r"^\d+ cells")).wait_for(timeout=EVERY_CELL_MS)
+
+
+PICTURES = {
+    "convergence.png": (ONE_LESS, convergence),
+    "convergence-dark.png": (f"{ONE_LESS}&theme=dark", convergence),
+    "crossover.png": (f"{DIGITS}&batch_size=16&page=Crossover", crossover),
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Take the pictures with these names, or all."""
     from playwright.sync_api import sync_playwright
 
     with served_lab() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        for name, query in PICTURES.items():
+        for name in names or PICTURES:
+            query, settle = PICTURES[name]
             page = browser.new_page(viewport=SIZE)
             page.goto(url + query)
-            answer = page.locator(".lab-answer p:not(.stale p)")
-            answer.wait_for(timeout=120_000)
-            # The page is there: only now does a solve not share the processor with its loading.
-            page.get_by_label("batch size B", exact=True).press("ArrowRight")
-            answer.filter(has_text="16 digits").wait_for(timeout=120_000)
-            page.locator("h1").click()  # which takes the focus from the slider
-            page.get_by_label("evaluation", exact=True).wait_for()
-            page.locator(".lab-tiles .tile").first.wait_for()
+            settle(page)
             time.sleep(SETTLED_MS / 1e3)
             page.wait_for_load_state("networkidle")
             page.screenshot(path=HERE / name)
@@ -77,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

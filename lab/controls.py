@@ -164,28 +164,7 @@ class Controls(param.Parameterized):
 
     def _judge_product(self, changes: Mapping[str, Any]) -> None:
         """Refuse sizes that are fine alone but not together, before anything is built."""
-        specs = self._specs(changes)
-        problem = specs["anderson"].problem
-        typical = {name: knob.typical for name, knob in type(problem).knobs().items()}
-        sizes = [name for name in ("batch_size", "size") if name in typical]
-        product, most = 1.0, float(LARGEST)
-        for name in sizes:
-            product *= getattr(problem, name)
-            most *= (typical[name] or (1, 1))[1]
-        words = " and ".join(f"{name} = {getattr(problem, name)}" for name in sizes)
-        if product > most:
-            raise KnobError(
-                f"{words} make a product of {product:.3g}; this page computes up to {most:.3g}. "
-                "Lower one of them."
-            )
-        needed = max(_solve_bytes(spec) for spec in specs.values())
-        if needed > MAX_BYTES:
-            spec = specs["anderson"]
-            raise KnobError(
-                f"{words}, window = {spec.method.window} and max_iter = {spec.max_iter} would take "  # type: ignore[attr-defined]
-                f"{needed / 2**20:.0f} MiB; this page grants {MAX_BYTES // 2**20} MiB. "
-                "Lower one of them."
-            )
+        judge_size(self._specs(changes).values())
 
     # -- setting ----------------------------------------------------------------------------------
 
@@ -355,6 +334,31 @@ class Controls(param.Parameterized):
 
 for _name, _knob in KNOBS.items():
     Controls.param.add_parameter(_name, _parameter(_knob))
+
+
+def judge_size(specs: Collection[SolveSpec]) -> None:
+    """Raise KnobError if solves of one problem are larger than what the page computes."""
+    spec = next(iter(specs))
+    typical = {name: knob.typical for name, knob in type(spec.problem).knobs().items()}
+    sizes = [name for name in ("batch_size", "size") if name in typical]
+    product, most = 1.0, float(LARGEST)
+    for name in sizes:
+        product *= getattr(spec.problem, name)
+        most *= (typical[name] or (1, 1))[1]
+    words = " and ".join(f"{name} = {getattr(spec.problem, name)}" for name in sizes)
+    if product > most:
+        raise KnobError(
+            f"{words} make a product of {product:.3g}; this page computes up to {most:.3g}. "
+            "Lower one of them."
+        )
+    needed = max(map(_solve_bytes, specs))
+    if needed > MAX_BYTES:
+        window = max(getattr(each.method, "window", 0) for each in specs)
+        raise KnobError(
+            f"{words}, window = {window} and max_iter = {spec.max_iter} would take "
+            f"{needed / 2**20:.0f} MiB; this page grants {MAX_BYTES // 2**20} MiB. "
+            "Lower one of them."
+        )
 
 
 def values_of(spec: SolveSpec) -> dict[str, Any]:

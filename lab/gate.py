@@ -33,7 +33,11 @@ class Gate:
         """Call a function when the page may change."""
         if self._builder == threading.get_ident():
             function()
-            return
+        else:
+            self.when_ready(function)
+
+    def when_ready(self, function: Callable[[], None]) -> None:
+        """Call a function once the browser has the page, and its own turn comes."""
         with self._lock:
             if self._waiting is not None:
                 self._waiting.append(function)

@@ -176,9 +176,9 @@ class Explore(pn.viewable.Viewer):
         pn.state.on_session_destroyed(lambda _: page.close())
         header = title(f"<span>{escape(self._problem.name)}</span>")
         return frame(
-            page,
+            page.laid_out(full=True),
             lambda dark: page.schedule(lambda: page.paint(palette(dark))),
-            header=header,
+            header=[header],
             dark=page.colors.dark,
         )
 

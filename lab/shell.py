@@ -12,20 +12,24 @@ import torch
 from panel.util import edit_readonly
 from tornado.websocket import WebSocketClosedError
 
+from andersonn_core import SolveSpec
 from andersonn_core.runcard import device_name
 from lab.controls import Controls
 from lab.gate import Gate
 from lab.later import call_later
-from lab.pages import PAGES
-from lab.pages.card import escape, text
+from lab.pages import PAGES, Convergence
+from lab.pages.card import escape, grid, text
 from lab.pages.convergence import SETTLED
-from lab.runner import Runner
+from lab.pages.navigation import Navigation
+from lab.pages.rail import Rail
+from lab.quantities import QUANTITIES
 from lab.theme import material_theme, palette
-from lab.url import from_query, pins_from_query, to_query
+from lab.url import choice_from_query, from_query, pins_from_query, to_query
 from lab.wire import presence
 
 OWN = ["Axis", "Grid", "Figure", "Plot", "Title", "ColorBar"]  # what our palette paints
-KNOWN = ("theme",)  # query parameters that belong to the shell
+FIRST, SPEEDUP = next(iter(PAGES)), next(iter(QUANTITIES))  # as long as the link is silent
+KNOWN = ("theme", "page", "quantity")  # query parameters that belong to the shell
 HEADER = {
     ".MuiAppBar-root": {
         "backgroundColor": "background.paper", "backgroundImage": "none", "color": "text.primary",
@@ -51,36 +55,87 @@ logging.getLogger("asyncio").addFilter(lambda record: not _of_a_closed_tab(recor
 
 
 class Shell:
-    """One visitor's controls, page and frame."""
+    """One visitor's controls, pages and frame."""
 
     def __init__(self, document: Any) -> None:
         self._changes, self.location = 0, pn.state.location
         self.controls = Controls()
         self.notes = from_query(self._query(), self.controls, known=KNOWN)
         self.controls.notice = ""  # the page says it above everything else
-        pins, pin_notes = pins_from_query(self._query())
-        dark = pn.config.theme == "dark"
-        schedule, present = Gate(document), presence(document)
-        self.view = PAGES["Convergence"](
-            self.controls,
-            palette(dark),
-            lambda publish: Runner(publish, schedule, present),
-            schedule,
+        self._pins, pin_notes = pins_from_query(self._query())
+        first, page_notes = choice_from_query(self._query(), "page", [*PAGES], FIRST)
+        self._quantity, view_notes = choice_from_query(
+            self._query(), "quantity", [*QUANTITIES], SPEEDUP
+        )
+        self.notes += pin_notes + page_notes + view_notes
+        self.schedule, self._present = Gate(document), presence(document)
+        self.colors = palette(pn.config.theme == "dark")
+        self.rail = Rail(self.controls, self.schedule)
+        self.views: dict[str, Any] = {}
+        self.shown = ""
+        self._parts: dict[str, tuple[Any, ...]] = {}
+        self.body = grid(self.rail, name="lab-page lab-full")
+        self.names = Navigation(names=[*PAGES], current=first, margin=(0, 0, 0, 22))
+        self.names.param.watch(
+            lambda event: self.schedule(lambda: self.visit(event.new)), "current"
         )
         self.page = frame(
-            self.view, self._paint, header=_header(), above=self._warnings(), dark=dark
-        )
-        self.notes += pin_notes
+            self.body, self._paint, header=[self.names, _device()], above=self._warnings(),
+            dark=self.colors.dark,
+        )  # fmt: skip
         self.controls.param.watch(lambda _: self._sync(), "revision")
-        self.view.pins_changed = self._sync
         if self.notes:
             # The address keeps only what could be used, once the browser has told its own.
             pn.state.onload(lambda: document.add_timeout_callback(self._sync, SETTLED_MS))
-        self.view.settled_after = 0  # what is known already is in the first picture
-        self.view.submit()
-        self.view.submit_pins(pins)
-        schedule.shut()
-        self.view.settled_after = SETTLED
+        self.visit(first)
+        self.schedule.shut()
+
+    # -- pages ------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> Any:
+        """The page that is shown."""
+        return self.views[self.shown]
+
+    def visit(self, name: str) -> None:
+        """Show a page, made when it is first visited; the others rest."""
+        if name not in PAGES or name == self.shown:
+            return
+        if self.shown:
+            self.view.hide()
+        self.shown = name
+        if name in self.views:
+            self._lay_out()
+            self.view.show()
+        else:
+            self._begin(name)
+        self._sync()
+
+    def _begin(self, name: str) -> None:
+        """Make a page and show it as the link says."""
+        kind = PAGES[name]
+
+        def worker(publish: Any) -> Any:
+            return kind.worker(publish, self.schedule, self._present)
+
+        view = kind(self.controls, self.colors, worker, self.schedule, self.rail)
+        self.views[name], self._parts[name] = view, view.parts()
+        self.body.extend(self._parts[name])
+        self._lay_out()
+        if isinstance(view, Convergence):
+            view.pins_changed, view.settled_after = self._sync, 0
+            view.show()  # what is known already is in the first picture
+            view.submit_pins(self._pins)
+            view.settled_after = SETTLED
+        else:
+            view.maps.quantity.value = self._quantity
+            view.maps.quantity.param.watch(lambda _: self._sync(), "value")
+            self.schedule.when_ready(view.show)  # its cells would compete with the page's loading
+
+    def _lay_out(self) -> None:
+        for name, parts in self._parts.items():
+            for part in parts:
+                part.visible = name == self.shown
 
     def _query(self) -> str:
         return self.location.search if self.location is not None else ""
@@ -96,16 +151,31 @@ class Shell:
 
     def _rest(self, change: int) -> None:
         if change == self._changes:  # a drag asks twenty times a second
-            self.view.schedule(self._write_address)
+            self.schedule(self._write_address)
 
     def _write_address(self) -> None:
         if self.location is not None:
-            query = to_query(self.controls, self.view.pins.specs)
-            theme = "&theme=dark" if self.page.dark_theme else ""
-            self.location.search = f"?{query}{theme}" if query or theme else ""
+            query = to_query(self.controls, self._pinned(), self._own())
+            self.location.search = f"?{query}" if query else ""
+
+    def _pinned(self) -> list[SolveSpec]:
+        """The pinned runs, or those of the link until somebody looks at them."""
+        convergence = self.views.get("Convergence")
+        return self._pins if convergence is None else convergence.pins.specs
+
+    def _own(self) -> dict[str, str]:
+        """What the link says besides controls and pins."""
+        own = {"theme": "dark"} if self.page.dark_theme else {}
+        if self.shown != FIRST:
+            own["page"] = self.shown
+        crossover = self.views.get("Crossover")
+        quantity = self._quantity if crossover is None else crossover.maps.quantity.value
+        return own | ({"quantity": quantity} if quantity != SPEEDUP else {})
 
     def _paint(self, dark: bool) -> None:
-        self.view.schedule(lambda: self.view.paint(palette(dark)))
+        self.colors = palette(dark)
+        for view in self.views.values():
+            self.schedule(lambda view=view: view.paint(self.colors))
         self._sync()
 
     def _warnings(self) -> list[Any]:
@@ -124,22 +194,23 @@ class Shell:
     def close(self) -> None:
         """Stop what the visitor left running."""
         self._changes += 1
-        self.view.close()
+        for view in self.views.values():
+            view.close()
 
 
 def frame(
-    view: Any,
+    body: Any,
     paint: Callable[[bool], None],
     *,
-    header: Any,
+    header: Sequence[Any],
     above: Sequence[Any] = (),
     dark: bool = False,
 ) -> pmui.Page:
-    """A page around a view, in our theme; `paint` is told when the visitor changes it."""
+    """A page around a body, in our theme; `paint` is told when the visitor changes it."""
     page = pmui.Page(
         title="Anderson Lab",
-        header=[header],
-        main=[*above, view.laid_out(full=True)],
+        header=list(header),
+        main=[*above, body],
         busy_indicator=None,
         raw_css=[LOADER],
         theme_config=material_theme(),
@@ -153,15 +224,12 @@ def frame(
     return page
 
 
-def _header() -> Any:
-    """The pages, and the device that computes."""
-    names = "".join(f"<a aria-current='page' href='#'>{escape(name)}</a>" for name in PAGES)
+def _device() -> Any:
+    """The device that computes."""
     device = (
         "GPU: " + device_name(torch.device("cuda")) if torch.cuda.is_available() else "CPU only"
     )
-    return title(
-        f"<nav aria-label='Pages'>{names}</nav><span class='device'>{escape(device)}</span>"
-    )
+    return title(f"<span class='device'>{escape(device)}</span>")
 
 
 def title(markup: str) -> Any:

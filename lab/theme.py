@@ -36,6 +36,7 @@ class Palette:
     warn: str
     bad: str
     heat: tuple[str, ...]  # small to large
+    balance: tuple[str, ...]  # forward iteration wins, neither, Anderson wins
 
     def of(self, role: str) -> Stroke:
         """How a method is drawn, or what has one of the palette's own colors: dotted."""
@@ -87,15 +88,36 @@ _HEAT_DARK = (
     "#25333f",
 )
 
+_BALANCE_LIGHT = (
+    "#4a5866",
+    "#8593a1",
+    "#c6cdd4",
+    "#f7f6f1",
+    "#a9d1ec",
+    "#3f97d0",
+    "#005a96",
+)
+_BALANCE_DARK = (
+    "#c3ced8",
+    "#8d9dac",
+    "#55636f",
+    "#232f3a",
+    "#235f8a",
+    "#3f93c8",
+    "#8fd0f7",
+)
+
 LIGHT = Palette(
     dark=False, paper="#ffffff", canvas="#f3f5f8", text="#16202b", muted="#51606f", rule="#dce2e9",
     strokes=_strokes("#6b7b8c", "#0072B2", "#E69F00", ("#51606f", "#0067a3", "#855a00")),
     good="#00694b", warn="#855a00", bad="#a93c00", heat=_HEAT_LIGHT,
+    balance=_BALANCE_LIGHT,
 )  # fmt: skip
 DARK = Palette(
     dark=True, paper="#17202a", canvas="#0f161d", text="#e8eef4", muted="#a7b5c2", rule="#2c3947",
     strokes=_strokes("#94a5b5", "#56B4E9", "#E69F00", ("#b2c0cd", "#7cc5f0", "#f0b743")),
     good="#4fd0a5", warn="#f0b743", bad="#ff9466", heat=_HEAT_DARK,
+    balance=_BALANCE_DARK,
 )  # fmt: skip
 
 GPU_GREEN = "#009E73"

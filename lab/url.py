@@ -29,8 +29,13 @@ SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0"
 INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
-def to_query(controls: Controls, pins: Sequence[SolveSpec] = ()) -> str:
-    """The state as a query without its question mark; only what differs from the defaults."""
+def to_query(
+    controls: Controls, pins: Sequence[SolveSpec] = (), own: Mapping[str, str] | None = None
+) -> str:
+    """The state as a query without its question mark; only what differs from the defaults.
+
+    `own`: what belongs to the page around the controls.
+    """
     fields = _fields(controls.problem, controls.values())
     text = [f"{name}={quote(value, safe='')}" for name, value in fields.items()]
     for pin in pins:
@@ -39,6 +44,7 @@ def to_query(controls: Controls, pins: Sequence[SolveSpec] = ()) -> str:
         inner.pop("also", None)
         parts = [pin.method.name, *(f"{name}={value}" for name, value in inner.items())]
         text.append("pin=" + quote(";".join(parts), safe="=;"))
+    text += [f"{name}={quote(value, safe='')}" for name, value in (own or {}).items()]
     return "&".join(text)
 
 
@@ -58,6 +64,17 @@ def from_query(query: str, controls: Controls, known: Collection[str] = ()) -> l
         notes += dict.fromkeys([*problems, *refused.values()])
         notes += [f"{_shown(name)} is given twice: the last one counts." for name in _twice(fields)]
     return [html.escape(note, quote=False) for note in notes]
+
+
+def choice_from_query(
+    query: str, name: str, choices: Sequence[str], default: str
+) -> tuple[str, list[str]]:
+    """The page's own parameter of a link, and a sentence if it is none of its choices."""
+    given = [text for key, text in _split(query)[0] if key == name]
+    if not given or given[-1] in choices:
+        return given[-1] if given else default, []
+    note = f"There is no {name} '{_shown(given[-1])}': {closest(given[-1], choices)}"
+    return default, [html.escape(note, quote=False)]
 
 
 def pins_from_query(query: str) -> tuple[list[SolveSpec], list[str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -78,3 +81,55 @@ def forward(residual: ArrayLike, **rest: object) -> SolveResult:
 def geometric(factor: float, evals: int, first: float = 1.0) -> np.ndarray:
     """first, first * factor, first * factor^2, ..."""
     return first * factor ** np.arange(evals)
+
+
+def head(result: SolveResult, rows: int) -> SolveResult:
+    """The same solve before it had come any further: its first rows alone."""
+    columns = {
+        name: value[:rows] for name, value in vars(result.history).items() if torch.is_tensor(value)
+    }
+    parts = {name: part[:rows] for name, part in result.history.part_seconds.items()}
+    return replace(
+        result, num_evals=rows, history=replace(result.history, part_seconds=parts, **columns)
+    )
+
+
+def trial(draw: np.random.Generator, change: float = 1.0) -> tuple[SolveResult, SolveResult]:
+    """Forward iteration and Anderson on an invented problem, to 1e-6.
+
+    Residuals are random walks that begin with a fast part; their steps scatter as much as those of
+    `make bench-predictions`. After a quarter the rates change, both by a common factor (20 %, one
+    deviation) and each by one of its own (10 %), `change` times as much. Seconds are lognormal, one
+    in fifty is five times as long.
+    """
+    evals = math.exp(draw.uniform(math.log(60), math.log(1000)))
+    ratio = math.exp(draw.uniform(math.log(0.8), math.log(8)))
+    common = 0.2 * draw.standard_normal()
+    solves = []
+    for kind, count, spread, cost in (
+        (forward, evals, draw.uniform(0.1, 0.4), 0.05),
+        (
+            synthetic,
+            max(evals / ratio, 40.0),
+            draw.uniform(0.15, 0.9),
+            math.exp(draw.uniform(-1, 1)),
+        ),
+    ):
+        later = math.exp(change * (common + 0.1 * draw.standard_normal()))
+        residual = _walk(draw, count, spread, later)
+        seconds = np.exp(0.1 * draw.standard_normal((2, len(residual))))
+        seconds *= np.where(draw.random(len(residual)) < 0.02, 5e-3, 1e-3)
+        solves.append(
+            kind(residual, map_seconds=seconds[0], method_seconds=cost * seconds[1], rtol=1e-6)
+        )
+    return solves[0], solves[1]
+
+
+def _walk(draw: np.random.Generator, evals: float, spread: float, later: float) -> np.ndarray:
+    """Residuals from 1 to 1e-6 in about so many rows; the rate changes after a quarter of them."""
+    row = np.arange(math.ceil(20 * evals))
+    rate = math.log(1e6) / evals * np.where(row < evals / 4, 1.0, later)
+    steps = rate * (1 + spread * draw.standard_normal(len(row)))
+    fast = draw.random() * -np.expm1(-row / (evals / 50))
+    residual = np.exp(steps[0] - np.cumsum(steps) - fast)
+    return residual[: np.argmax(residual <= 1e-6) + 1]

@@ -23,7 +23,7 @@ ORDER = """
     machine work cells data weights
     kernels methods problems
     referee recorder driver solve
-    staircase comparable paired crossover curves polynomial roofline deq optimizers
+    staircase comparable paired crossover prediction curves polynomial roofline deq optimizers
     training
     store sweeps
     report record torchdeq_plugin __main__

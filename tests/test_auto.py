@@ -131,8 +131,6 @@ def test_a_straight_line_is_forecast_exactly():
     found = forecast(residuals, 0.5**40)
     assert found.evaluations == pytest.approx(40) == pytest.approx(found.low)
     assert found.high == pytest.approx(40)
-    every_third = forecast(residuals, 0.5**40, cycle=3)
-    assert every_third.evaluations == pytest.approx(40)
 
 
 @pytest.mark.parametrize("residuals", [[1.0], [1.0, 0.5], [0.1, 0.2, 0.4], [1.0, 1.0, 1.0, 1.0]])

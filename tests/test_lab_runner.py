@@ -345,12 +345,12 @@ def test_new_jobs_overtake_jobs_that_have_shown_something_and_stopped_ones_leave
     slots, mine, tickets = Slots(1), Ticket(), []
     slots.take(mine, new=False)
     order = queued(slots, tickets)
-    assert slots.wanted(held=0.0)
+    assert slots.wanted(mine, held=0.0)
     slots.withdraw(tickets[2])
     Document().run_until(lambda: order == ["stopped left"])
     slots.give(mine)
     Document().run_until(lambda: order == ["stopped left", "new", "old"])
-    assert not slots.wanted(held=10.0)
+    assert not slots.wanted(mine, held=10.0)
     assert slots._free == 1
     slots.withdraw(mine)
     slots.take(mine, new=True)

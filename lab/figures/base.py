@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from bokeh.models import ColumnDataSource, CustomJS, CustomJSTickFormatter, LogTicker
 from bokeh.plotting import figure
 
@@ -52,6 +53,11 @@ def durations(axis: Any) -> None:
     axis.formatter = CustomJSTickFormatter(code=DURATION)
 
 
+def columns(*names: str) -> ColumnDataSource:
+    """A source with these columns, empty: a browser complains of columns that are not there."""
+    return ColumnDataSource({name: [] for name in names})
+
+
 def paint(plot: figure, colors: Palette) -> None:
     """Give plot, axes and grid the colors of a theme."""
     plot.background_fill_color = plot.border_fill_color = colors.paper
@@ -89,3 +95,11 @@ def keep_square(plot: figure, edge: tuple[float, float, float, float]) -> Column
     plot.js_on_change("inner_height", fit)
     box.js_on_change("data", fit)
     return box
+
+
+def ramp(colors: tuple[str, ...], count: int = 64) -> list[str]:
+    """The colors of a ramp, interpolated."""
+    stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
+    places = np.linspace(0, len(stops) - 1, count)
+    channels = [np.interp(places, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
+    return [f"#{int(r):02x}{int(g):02x}{int(b):02x}" for r, g, b in zip(*channels, strict=True)]

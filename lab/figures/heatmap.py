@@ -19,7 +19,7 @@ from bokeh.models import (
 
 from andersonn_core.curves import events, heat_map
 from andersonn_core.results import SolveResult
-from lab.figures.base import bare_figure, paint, tooltip
+from lab.figures.base import bare_figure, paint, ramp, tooltip
 from lab.theme import FONT, Palette
 
 TOLD = {"evaluation": "$x{0}", "sample": "$y{0}", "log10 residual": "@image{0.0}"}
@@ -105,7 +105,7 @@ class HeatMap:
     def paint(self, colors: Palette) -> None:
         """Give the map the colors of a theme."""
         paint(self.figure, colors)
-        self.mapper.palette = _ramp(colors.heat)
+        self.mapper.palette = ramp(colors.heat)
         self.hover.tooltips = tooltip(TOLD, colors)
         self.bar.background_fill_color = colors.paper
         self.bar.major_label_text_color = colors.muted
@@ -143,11 +143,3 @@ class HeatMap:
         self.cursor.visible = evaluation is not None
         if evaluation is not None:
             self.cursor.location = evaluation
-
-
-def _ramp(colors: tuple[str, ...], count: int = 64) -> list[str]:
-    """The colors of a ramp, interpolated."""
-    stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
-    places = np.linspace(0, len(stops) - 1, count)
-    channels = [np.interp(places, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
-    return [f"#{int(r):02x}{int(g):02x}{int(b):02x}" for r, g, b in zip(*channels, strict=True)]

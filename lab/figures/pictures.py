@@ -11,8 +11,7 @@ from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, Range1d
 from numpy.typing import NDArray
 
-from lab.figures.base import bare_figure, keep_square, paint
-from lab.figures.heatmap import _ramp
+from lab.figures.base import bare_figure, keep_square, paint, ramp
 from lab.theme import FONT, LABELS, Palette
 
 MOST_DIGITS = 64
@@ -67,7 +66,7 @@ class DigitsPicture:
     def paint(self, colors: Palette) -> None:
         """Give the digits the colors of a theme."""
         paint(self.figure, colors)
-        self.mapper.palette = _ramp((colors.canvas, colors.text))
+        self.mapper.palette = ramp((colors.canvas, colors.text))
         self.frame.line_color = colors.bad
         for name in SHOWN:
             self.texts[name].text_color = colors.strokes[name].ink
@@ -149,7 +148,7 @@ class FieldPicture:
 
     def paint(self, colors: Palette) -> None:
         """Give the fields the colors of a theme."""
-        self.mapper.palette = _ramp(tuple(reversed(colors.heat)))
+        self.mapper.palette = ramp(tuple(reversed(colors.heat)))
         for name, plot in self.figures.items():
             paint(plot, colors)
             plot.axis.axis_line_color = None

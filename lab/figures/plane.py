@@ -13,8 +13,7 @@ from bokeh.models import (
 )
 from numpy.typing import NDArray
 
-from lab.figures.base import bare_figure, keep_square, paint
-from lab.figures.heatmap import _ramp
+from lab.figures.base import bare_figure, keep_square, paint, ramp
 from lab.theme import FONT, Palette
 
 DECADES_SHOWN = 5.0
@@ -64,7 +63,7 @@ class Plane:
     def paint(self, colors: Palette) -> None:
         """Give the plane the colors of a theme."""
         paint(self.figure, colors)
-        self.mapper.palette = _ramp(colors.heat)
+        self.mapper.palette = ramp(colors.heat)
         self.circle.line_color = colors.text
         self.dots.fill_color, self.dots.line_color = "#D55E00", colors.paper
         self.one.line_color = colors.text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lab.pages.convergence import Convergence
+from lab.pages.crossover import Crossover
 
-PAGES = {"Convergence": Convergence}
+PAGES = {"Convergence": Convergence, "Crossover": Crossover}
 
-__all__ = ["PAGES", "Convergence"]
+__all__ = ["PAGES", "Convergence", "Crossover"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import panel as pn
 from panel.io.document import unlocked
@@ -46,6 +46,8 @@ PACE = 0.06  # seconds from one start of runs to the next while a slider moves
 class Convergence(pn.viewable.Viewer):
     """Controls -> runner -> curves; everything else follows when the runs have ended."""
 
+    worker: ClassVar[type] = Runner
+
     def __init__(
         self,
         controls: Controls,
@@ -79,13 +81,31 @@ class Convergence(pn.viewable.Viewer):
             self.polynomial,
         )
         self.runner, self.pin_runner = runner(self.publish), runner(self._publish_pins)
-        self._next_start, self._waiting = 0.0, False
+        self._next_start, self._waiting, self.shown = 0.0, False, True
         controls.param.watch(lambda _: self._moved(), "revision")
 
     # -- runs -------------------------------------------------------------------------------------
 
+    def show(self) -> None:
+        """The page is looked at: run what the controls describe now, if that is not what stands."""
+        self.shown = True
+        if not self.live.complete or self.specs != self.controls.specs():
+            self.submit()
+
+    def hide(self) -> None:
+        """Another page is looked at: run nothing, draw nothing."""
+        self.shown = False
+        self.playback.stop()
+        self.runner.cancel()
+        self.polynomial.job.cancel()
+        self.devices.stop()
+        if self.shelf.live is not self.live:
+            self.live = Live()  # some cards still show the runs before
+
     def _moved(self) -> None:
         """A control moved: run at once what it asks for, but in a drag no more often than PACE."""
+        if not self.shown:
+            return
         wait = self._next_start - time.monotonic()
         if wait <= 0:
             self._start()
@@ -98,7 +118,9 @@ class Convergence(pn.viewable.Viewer):
         self.submit()
 
     def submit(self) -> None:
-        """Run what the controls describe."""
+        """Run what the controls describe, if the page is looked at."""
+        if not self.shown:
+            return
         self.specs = self.controls.specs()
         self.runner.submit(self.specs)
 
@@ -120,6 +142,9 @@ class Convergence(pn.viewable.Viewer):
 
     def publish(self, updates: list[Update]) -> None:
         """The only place that changes figures while runs are under way."""
+        if not self.shown:  # what was stopped is run again when it is looked at
+            self.live = Live()
+            return
         with together():
             if updates[0].reset:
                 self._begin(updates[0].kept)
@@ -269,15 +294,20 @@ class Convergence(pn.viewable.Viewer):
         self.polynomial.job.cancel()
         self.devices.close()
 
-    def laid_out(self, full: bool = False) -> pn.Column:
-        """Rail, answer and figures; `full` where the page fills a window and its parts scroll."""
+    def parts(self) -> tuple[Any, Any]:
+        """The answer, and the cards below it."""
         below = pn.Column(
             self.curves, self.playback,
             grid(self.time_split, self.samples, self.devices, name="lab-strip"),
             grid(self.picture, self.polynomial, name="lab-row"), self.shelf,
             sizing_mode="stretch_width", css_classes=["lab-figures"], margin=0, stylesheets=[STYLE],
         )  # fmt: skip
-        return grid(self.rail, self.answer, below, name="lab-page lab-full" if full else "lab-page")
+        return self.answer, below
+
+    def laid_out(self, full: bool = False) -> pn.Column:
+        """Rail, answer and figures; `full` where the page fills a window and its parts scroll."""
+        name = "lab-page lab-full" if full else "lab-page"
+        return grid(self.rail, *self.parts(), name=name)
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.laid_out()

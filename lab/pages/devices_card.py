@@ -65,7 +65,10 @@ class Devices(Card):
         self.measured = news.rows
         self._draw(news.sentence)
         if news.done:
-            self.button.param.update(disabled=False, label="Time this machine")
+            self._ready()
+
+    def _ready(self) -> None:
+        self.button.param.update(disabled=False, label="Time this machine")
 
     def _draw(self, sentence: str = "") -> None:
         """Bars of what was measured here and of the newest recorded GPU, and whose they are."""
@@ -86,6 +89,11 @@ class Devices(Card):
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""
         self.bars.paint(colors)
+
+    def stop(self) -> None:
+        """Stop what is being timed; it can be asked for again."""
+        self.timings.cancel()
+        self._ready()
 
     def close(self) -> None:
         """Stop what is being timed."""
