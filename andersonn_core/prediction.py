@@ -263,22 +263,32 @@ def _seconds_at(batch_size: int, runs: Sequence[_Run]) -> _Seconds:
 
 
 def _on_lines(batch_size: int, measured: Mapping[int, _Seconds]) -> _Seconds:
-    """Lines a + b B that have the least squares of relative errors."""
+    """Lines a + b B for map and method, a and b not negative, of least squares of relative errors.
+
+    The errors are those of the line without that condition.
+    """
     seconds, sizes = list(measured.values()), np.array(list(measured), dtype=float)
     whole = np.array([one.whole for one in seconds])
     design = np.column_stack([np.ones_like(sizes), sizes]) / whole[:, None]
-    weights = np.array([1.0, batch_size]) @ np.linalg.pinv(design) / whole
-    in_map, in_method, total = (
-        float(weights @ [getattr(one, name) for one in seconds])
-        for name in ("map", "method", "whole")
+    at = np.array([1.0, batch_size])
+    in_map, in_method = (
+        float(at @ _law(design, np.array([getattr(one, name) for one in seconds]) / whole))
+        for name in ("map", "method")
     )
-    if in_map <= 0 or total <= 0:
-        raise ValueError(
-            f"batch_size = {batch_size}: it lies so far from the measured ones that seconds would "
-            "be negative there; measure one nearer to it."
-        )
-    errors = weights * whole * [one.error for one in seconds]
+    total = max(in_map + in_method, TINY)
+    errors = at @ np.linalg.pinv(design) * [one.error for one in seconds]
     return _Seconds(in_map, in_method, total, float(np.linalg.norm(errors)) / total)
+
+
+def _law(design: Floats, values: Floats) -> Floats:  # (R, 2), (R,) -> (2,)
+    """The coefficients a, b >= 0 with the least squares: of those with none or one of them 0."""
+    found = [np.linalg.lstsq(design, values)[0].astype(float)]
+    for column in (0, 1):
+        alone = np.zeros(2)
+        alone[column] = design[:, column] @ values / (design[:, column] @ design[:, column])
+        found.append(alone)
+    allowed = [law for law in found if (law >= 0).all()]
+    return min(allowed, key=lambda law: float(np.linalg.norm(design @ law - values)))
 
 
 def _pooled(found: Sequence[Forecast]) -> Forecast:

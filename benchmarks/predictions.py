@@ -35,7 +35,7 @@ from andersonn_core.words import jsonable
 from tests.synthetic import head, trial
 
 RESULTS = Path(__file__).parent / "results" / "predictions.json"
-LEAST, MOST, PATIENCE = 5, 15, 4.0  # rounds, and the CPU seconds that more than the least may take
+LEAST, PATIENCE = 5, 4.0  # rounds, and CPU seconds below which there are more
 MAX_ITER = 100_000
 SEEN, LOOSER = 0.25, 100.0
 WITHIN, ENOUGH = 0.2, 12  # of fifteen cells
@@ -77,14 +77,18 @@ OTHERS = [
 ]  # fmt: skip
 
 
-def solves(cell: Cell, rtol: float, **knobs: Any) -> Pairs:
-    """Repeated solves by forward iteration and by Anderson, in turn; more rounds of short ones."""
-    problem = PROBLEMS[cell.problem](**DOUBLE | cell.knobs | knobs).build()
-    found: Pairs = ([], [])
+def solves(cell: Cell, *kinds: tuple[float, dict[str, Any]]) -> list[Pairs]:
+    """Repeated solves by forward iteration and by Anderson for each tolerance and knobs, in turn.
+
+    Short ones are repeated for seconds: a shared machine is slow for moments at a time.
+    """
+    problems = [PROBLEMS[cell.problem](**DOUBLE | cell.knobs | more).build() for _, more in kinds]
+    found: list[Pairs] = [([], []) for _ in kinds]
     end = time.process_time() + PATIENCE
-    while len(found[0]) < LEAST or (len(found[0]) < MOST and time.process_time() < end):
-        for kind, method in zip(found, (Picard(), Anderson()), strict=True):
-            kind.append(solve_map(problem.f, problem.z0, method, rtol=rtol, max_iter=MAX_ITER))
+    while len(found[0][0]) < LEAST or time.process_time() < end:
+        for pairs, problem, (rtol, _) in zip(found, problems, kinds, strict=True):
+            for runs, method in zip(pairs, (Picard(), Anderson()), strict=True):
+                runs.append(solve_map(problem.f, problem.z0, method, rtol=rtol, max_iter=MAX_ITER))
     return found
 
 
@@ -110,7 +114,7 @@ def record(cell: Cell, measured: Pairs, predicted: Prediction, counts: list[int]
 
 def from_a_quarter(cell: Cell) -> dict[str, Any]:
     """Predict from the first quarter; the solves are cut off, so that nothing else can be read."""
-    measured = solves(cell, cell.rtol)
+    (measured,) = solves(cell, (cell.rtol, {}))
     counts = [evaluations(kind[0], cell.rtol) for kind in measured]
     rows = [math.ceil(SEEN * count) for count in counts]
     heads = [[head(one, seen) for one in kind] for kind, seen in zip(measured, rows, strict=True)]
@@ -124,12 +128,14 @@ def from_a_quarter(cell: Cell) -> dict[str, Any]:
 
 def unmeasured(cell: Cell) -> dict[str, Any]:
     """Predict at another batch size and tolerance than those of the solves that are looked at."""
-    known: Pairs = ([], [])
-    for size in (cell.batch_size // 4, cell.batch_size // 2):
-        for kind, new in zip(known, solves(cell, LOOSER * cell.rtol, batch_size=size), strict=True):
-            kind.extend(new)
-    predicted = predict(*known, cell.rtol, seen=1.0, batch_size=cell.batch_size)
-    measured = solves(cell, cell.rtol, batch_size=cell.batch_size)
+    sizes = [cell.batch_size // 4, cell.batch_size // 2, cell.batch_size]
+    *known, measured = solves(
+        cell,
+        *((LOOSER * cell.rtol, {"batch_size": size}) for size in sizes[:2]),
+        (cell.rtol, {"batch_size": cell.batch_size}),
+    )
+    forward, anderson = (known[0][kind] + known[1][kind] for kind in (0, 1))
+    predicted = predict(forward, anderson, cell.rtol, seen=1.0, batch_size=cell.batch_size)
     counts = [evaluations(kind[0], cell.rtol) for kind in measured]
     return record(cell, measured, predicted, counts) | {"batch_size": cell.batch_size}
 
