@@ -70,7 +70,7 @@ class Prediction:
     @property
     def too_few(self) -> bool:
         """Whether too few evaluations were seen to predict anything."""
-        return math.isnan(self.speedup) and min(self.seen) < HANDFUL
+        return math.isnan(self.forward.evaluations) or math.isnan(self.anderson.evaluations)
 
     @property
     def sentence(self) -> str:
@@ -222,10 +222,10 @@ def _moving(result: SolveResult, seen: int, fraction: float) -> int:
 
 
 def _forecast(levels: Floats, rtol: float) -> Forecast:  # (K,)
-    """Of the rows from the first finite residual on."""
+    """Of the rows from the first finite residual on; NaN if they are too few."""
     dull = int((~np.isfinite(levels)).sum())
     if len(levels) - dull < HANDFUL and not (levels <= rtol).any():
-        return Forecast(math.inf, len(levels), math.inf)
+        return Forecast(math.nan, len(levels), math.inf)
     found = forecast(levels[dull:], rtol)
     return Forecast(found.evaluations + dull, found.low + dull, found.high + dull)
 
@@ -306,7 +306,7 @@ def _speedup(
     squares, each side on its own (Zou and Donner, Statistics in Medicine 27, 2008).
     """
     cost = speedup(1, 1, plain.whole, mixed.whole - plain.whole)
-    if math.isinf(forward.evaluations) or math.isinf(anderson.evaluations):
+    if not (math.isfinite(forward.evaluations) and math.isfinite(anderson.evaluations)):
         low = cost * forward.low / anderson.high if anderson.high < math.inf else 0.0
         high = cost * forward.high / anderson.low
         middle = cost * forward.evaluations / anderson.evaluations

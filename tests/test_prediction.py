@@ -212,6 +212,8 @@ def test_too_few_evaluations_say_so():
         "Too few evaluations for a prediction: 5 of forward iteration, 5 of Anderson; "
         "6 of each are needed."
     )
+    assert predict(one, pair()[1], 1e-12).too_few and predict(pair()[0], new, 1e-12).too_few
+    assert not predict(pair()[0], new, 0.5).too_few  # the tolerance is met in five
     assert predict(*pair(rows=20), 1e-12, seen=0.01).seen == (HANDFUL, HANDFUL)
 
 
