@@ -58,8 +58,8 @@ def memory_line(
     The amount is that of the whole solve, which the driver compares with the memory free on
     `device`; the history is the method's part of it, compared with `caches` (of `cache_sizes`).
     """
-    window, needed = getattr(method, "window", None), solve_bytes(method, batch, n, dtype)
-    head = f"{method.label if window is None else f'Window {window}'} at this size: "
+    window, needed = method.largest_window, solve_bytes(method, batch, n, dtype)
+    head = f"{f'Window {window}' if hasattr(method, 'window') else method.label} at this size: "
     head += bytes_text(needed)
     free = available_bytes(device)
     if free is not None and needed > free:

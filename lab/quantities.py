@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from andersonn_core.words import ratio_text, seconds_text
 from lab.phase import Cell
@@ -23,6 +23,23 @@ class Scale:
     balanced: bool = False  # centered at 1
 
 
+def _steps(low: float, high: float) -> list[float]:
+    """The 1-2-5 steps around an interval; few of them where it is wide."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    digits = (1, 2, 5) if last - first <= 2 else (1,)
+    steps = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+    start = max(sum(step <= low for step in steps) - 1, 0)
+    end = sum(step < high for step in steps)
+    return steps[start : end + 1]
+
+
+def _doublings(low: float, high: float) -> list[float]:
+    """The powers of four around an interval, of sixteen where it is wide."""
+    first, last = math.floor(math.log2(low) / 2), math.ceil(math.log2(high) / 2)
+    step = 1 if last - first <= 5 else 2
+    return [4.0**power for power in range(first, last + step, step)]
+
+
 @dataclass(frozen=True)
 class Quantity:
     """One view of the cells; `value` is NaN where there is nothing to be colored."""
@@ -34,6 +51,7 @@ class Quantity:
     tick: Callable[[float], str]  # beside the color bar
     note: str
     balanced: bool = False
+    grid: Callable[[float, float], list[float]] = field(default=_steps)  # ticks around an interval
 
     def scale(self, cells: Iterable[Cell]) -> Scale:
         """A scale that holds these cells, and changes seldom while more arrive."""
@@ -41,7 +59,7 @@ class Quantity:
         if self.balanced:
             return _balance(values)
         low, high = min(values, default=1.0), max(values, default=10.0)
-        grid = _steps(low / 1.0001, high * 1.0001)
+        grid = self.grid(low / 1.0001, high * 1.0001)
         return Scale(grid[0], grid[-1], {tick: self.tick(tick) for tick in grid})
 
 
@@ -50,17 +68,11 @@ def _balance(values: Sequence[float]) -> Scale:
     end = next((each for each in BALANCES if each >= most), BALANCES[-1])
     middle = math.sqrt(end)
     ticks = {1 / end, 1 / middle, 1.0, middle, end}
-    return Scale(1 / end, end, {tick: f"{tick:.2g}x" for tick in sorted(ticks)}, balanced=True)
+    return Scale(1 / end, end, {tick: _times(tick) for tick in sorted(ticks)}, balanced=True)
 
 
-def _steps(low: float, high: float) -> list[float]:
-    """The 1-2-5 steps around an interval; few of them where it is wide."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    digits = (1, 2, 5) if last - first <= 2 else (1,)
-    steps = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
-    start = max(sum(step <= low for step in steps) - 1, 0)
-    end = sum(step < high for step in steps)
-    return steps[start : end + 1]
+def _times(tick: float) -> str:
+    return f"{tick:.0f}x" if tick >= 10 else f"{tick:.2g}x"
 
 
 def short_bytes(size: float) -> str:
@@ -144,5 +156,6 @@ QUANTITIES = {
         "memory", "Memory that Anderson works in: two columns a past step, for the whole batch",
         lambda cell: cell.memory or math.nan, lambda cell: short_bytes(cell.memory),
         short_bytes, "k, M, G: KiB, MiB, GiB. Dashed: where it outgrows a cache.",
+        grid=_doublings,
     ),
 }  # fmt: skip
