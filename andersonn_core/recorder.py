@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,9 @@ class Recorder:
             )
             return columns | {"event": nothing.to(torch.int16)}
         stepping = np.array(self.stepping)
-        stacked = type(self.diagnostics[0]).stack(self.diagnostics).columns()
+        runs = [list(steps) for _, steps in groupby(self.diagnostics, type)]
+        parts = [run[0].stack(run).columns() for run in runs]
+        stacked = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         hidden = {name: 0 if name == "event" else np.nan for name in stacked}
         return {
             name: torch.from_numpy(np.where(stepping, values, hidden[name]).astype(values.dtype))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Floats
 from andersonn_core.cost_model import mixing_seconds
-from andersonn_core.methods.base import MethodSpec, mixing_knob
+from andersonn_core.methods.base import MethodSpec, StepDiagnostics, mixing_knob
 from andersonn_core.methods.keepers import Newest
 from andersonn_core.methods.windowed import Settings, WindowState
 from andersonn_core.specs import knob
@@ -56,7 +56,7 @@ class Pilot:
         if now < self.look_again:
             return
         if state.resting:
-            self.look_again = now + max(1, now // 3)
+            self.look_again = now + max(2, now // 3)
             self._try(state, now)
         else:
             self._compare(state, now)
@@ -176,7 +176,8 @@ class AutoState(WindowState):
         self.timer.lap("mix")
         self.last_z, self.g, self.last_g = z, self.last_g, self.g
         self.norms, self.evaluation, self.steps = None, self.evaluation + 1, self.steps + 1
-        self.diagnostics = self.plain_step
+        # As forward iteration records it: a window's record would take longer to stack.
+        self.diagnostics = StepDiagnostics(self.plain_step.event, self.mixing)
         if self.settings.mixing == 1.0:
             return self.target(z).copy_(f_z)
         return torch.lerp(z, f_z, self.settings.mixing, out=self.target(z))
