@@ -194,7 +194,8 @@ def test_a_drag_starts_its_first_run_at_once_and_few_more_and_ends_with_its_last
     began = time.monotonic()
     for window in range(6, 16):
         view.controls.window = window
-    assert [spec.method.window for spec in starts] == [6]
+    assert starts[0].method.window == 6
+    assert len(starts) <= 1 + (time.monotonic() - began) / PACE
     while starts[-1].method.window != 15:
         view.schedule.__self__.get(timeout=10)()
     assert len(starts) <= 2 + (time.monotonic() - began) / PACE

@@ -3,9 +3,9 @@
 import importlib.util
 import json
 import re
-import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -20,6 +20,7 @@ CPU_SECONDS = 60
 DRAWS = re.compile(r"^drawing(?:_roots)?\.(?!reveal|table)\w+\(|^curves\.pane$", re.M)
 
 RUN = """
+import resource
 import sys
 import nbformat
 from nbclient import NotebookClient
@@ -28,29 +29,30 @@ notebook = nbformat.read(sys.argv[1], as_version=4)
 where = {"metadata": {"path": sys.argv[2]}}
 NotebookClient(notebook, timeout=200, kernel_name="python3", resources=where).execute()
 nbformat.write(notebook, sys.argv[3])
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print("CPU seconds:", sum(each.ru_utime + each.ru_stime for each in used))
 """
-
-
-def children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="session")
 def executed(tmp_path_factory) -> dict[str, tuple[nbformat.NotebookNode, float]]:
-    """Every notebook with its outputs, and the CPU seconds that they took.
+    """Every notebook with its outputs, and the CPU seconds that they took; two at a time.
 
-    In a process of its own: nbclient runs an event loop, and Playwright's may be running here.
+    In processes of their own: nbclient runs an event loop, and Playwright's may be running here.
     """
-    runs = {}
-    for text in TEXTS:
-        target = tmp_path_factory.mktemp("executed") / f"{text.stem}.ipynb"
-        before = children_seconds()
+    folder = tmp_path_factory.mktemp("executed")
+
+    def execute(text: Path) -> tuple[nbformat.NotebookNode, float]:
+        target = folder / f"{text.stem}.ipynb"
         command = [sys.executable, "-c", RUN, text.with_suffix(".ipynb"), text.parent, target]
         done = subprocess.run(command, capture_output=True, text=True, cwd=text.parent)
         assert done.returncode == 0, f"{text.name} does not run:\n{done.stderr[-4000:]}"
-        runs[text.stem] = nbformat.read(target, as_version=4), children_seconds() - before
-    return runs
+        seconds = float(done.stdout.rsplit("CPU seconds:", 1)[1])
+        return nbformat.read(target, as_version=4), seconds
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(execute, TEXTS))
+    return {text.stem: run for text, run in zip(TEXTS, runs, strict=True)}
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[dict]:
