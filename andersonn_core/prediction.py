@@ -2,9 +2,9 @@
 
     S = (N_forward / N_anderson) / (1 + mixing seconds / map seconds)
 
-N: evaluations until the tolerance, forecast from the residuals so far. Forward iteration's own step
-is cheap but not free: it counts as part of the map, so that S is the ratio of both runs' seconds,
-which `Crossover.speedup` measures afterwards.
+N: evaluations until the tolerance, forecast from the residuals so far. Forward iteration's own
+step is cheap but not free: it counts as part of the map, and mixing as what it costs on top, so
+that S is the ratio of both runs' seconds, which `Crossover.speedup` measures afterwards.
 
 `make bench-predictions` measures it. Kept: the mean slope of the logarithms after the first quarter
 of what was seen. It errs by up to 40 % on N, mostly in the same way for both solves, so that S is
@@ -52,9 +52,9 @@ class Prediction:
     high: float
     forward: Forecast
     anderson: Forecast
-    map_seconds: float  # of Anderson's evaluations: the median, at the predicted batch size
-    mixing_seconds: float
-    forward_seconds: float  # of forward iteration's evaluations, its own step included
+    map_seconds: float  # of one evaluation, at the predicted batch size
+    mixing_seconds: float  # of Anderson's step between two evaluations
+    plain_seconds: float  # of forward iteration's
     rtol: float
     seen: tuple[int, int]  # evaluations that the forecasts were made from
     challenger: str  # how a person calls the method: "Anderson"
@@ -102,7 +102,8 @@ class Prediction:
             stuck = "its residual does not fall so far"
             return f"{stuck}, forward iteration reaches {self._goal} after {counts[1]} evaluations"
         span = _span_text(self.low, self.high)
-        price = ratio_text((self.map_seconds + self.mixing_seconds) / self.forward_seconds)
+        mixed, plain = self.mixing_seconds + self.map_seconds, self.plain_seconds + self.map_seconds
+        price = ratio_text(mixed / plain)
         head = f"{ratio_text(self.speedup)} as fast to {self._goal} (95 %: {span})"
         return f"{head}, {counts[0]} evaluations instead of {counts[1]}, each {price} as dear"
 
@@ -118,7 +119,7 @@ def predict(
     """Predict `crossover(forward, anderson, aggregate).speedup(rtol)`.
 
     Of every history only the first `seen` part is read, and at least a handful of rows. Repeated
-    runs come in pairs; the seconds of the fastest count. With runs of two or more batch sizes,
+    runs come in pairs; their medians count. With runs of two or more batch sizes,
     `batch_size` may be another one: seconds then lie on lines a + b B through the measured ones,
     the evaluations are those of the nearest batch size. `rtol` may be tighter than the solves' own.
 
@@ -133,10 +134,10 @@ def predict(
     ]
     size = _batch_size(batch_size, {run.batch_size for run in runs[0]})
     near = [_nearest(kind, size) for kind in runs]
-    plain, mixed = (_seconds_at(size, kind) for kind in runs)
+    costs = _costs_at(size, *runs)
     own = [_pooled([run.changed(OWN) for run in kind]) for kind in near]
     shown = [_pooled([run.changed(math.hypot(COMMON, OWN)) for run in kind]) for kind in near]
-    middle, low, high = _speedup(own[0], own[1], plain, mixed)
+    middle, low, high = _speedup(own[0], own[1], costs)
     rows = min(run.seen for run in near[0]), min(run.seen for run in near[1])
     return Prediction(
         speedup=middle,
@@ -144,9 +145,9 @@ def predict(
         high=high,
         forward=shown[0],
         anderson=shown[1],
-        map_seconds=mixed.map,
-        mixing_seconds=mixed.method,
-        forward_seconds=plain.whole,
+        map_seconds=costs.map,
+        mixing_seconds=costs.mixing,
+        plain_seconds=costs.plain,
         rtol=rtol,
         seen=rows,
         challenger=label_of(pairs[0][1]),
@@ -155,12 +156,12 @@ def predict(
 
 
 @dataclass(frozen=True)
-class _Seconds:
-    """Of one evaluation: typical ones, and the deviation of the whole's logarithm."""
+class _Costs:
+    """Seconds of one evaluation and of both methods' steps; the deviation of log S they cause."""
 
     map: float
-    method: float
-    whole: float
+    plain: float
+    mixing: float
     error: float
 
 
@@ -171,7 +172,9 @@ class _Run:
     batch_size: int
     seen: int
     forecast: Forecast
-    seconds: _Seconds
+    map_seconds: float
+    penalty: float  # seconds of a step over those of the map beside it
+    error: float  # of the logarithm of 1 + penalty
 
     @classmethod
     def of(cls, result: SolveResult, rtol: float, part: float, fraction: float) -> _Run:
@@ -179,7 +182,7 @@ class _Run:
         seen = _moving(result, seen, fraction)
         _, levels = levels_of(result, 0.0, fraction)
         found = _forecast(levels[:seen, 0], rtol)
-        return cls(len(result.status), seen, found, _seconds(result, seen))
+        return cls(len(result.status), seen, found, *_penalty(result, seen))
 
     def changed(self, deviation: float) -> Forecast:
         """The forecast if the rate changes after what was seen, its logarithm by a deviation."""
@@ -230,14 +233,15 @@ def _forecast(levels: Floats, rtol: float) -> Forecast:  # (K,)
     return Forecast(found.evaluations + dull, found.low + dull, found.high + dull)
 
 
-def _seconds(result: SolveResult, seen: int) -> _Seconds:
+def _penalty(result: SolveResult, seen: int) -> tuple[float, float, float]:
+    """A map's typical seconds, the step's over these, and the error of log(1 + that ratio)."""
     parts = result.history.map_seconds, result.history.method_seconds
     in_map, in_method = (part[settled(seen)].cpu().double().numpy() for part in parts)
-    logs = np.log(np.maximum(in_map + in_method, TINY))
+    logs = np.log1p(in_method / np.maximum(in_map, TINY))
     spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
     error = math.sqrt(math.pi / 2 / len(logs)) * spread
-    typical = _typical(in_map), _typical(in_method)
-    return _Seconds(*typical, max(sum(typical), TINY), error)
+    map_seconds = max(_typical(in_map), TINY)
+    return map_seconds, _typical(in_method) / map_seconds, error
 
 
 def _typical(seconds: Floats) -> float:
@@ -251,33 +255,49 @@ def _nearest(runs: Sequence[_Run], batch_size: int) -> list[_Run]:
     return [run for run, distance in zip(runs, far, strict=True) if distance == min(far)]
 
 
-def _seconds_at(batch_size: int, runs: Sequence[_Run]) -> _Seconds:
-    """Of the batch size's fastest run; where it was not measured, on lines through the others'.
+def _costs_at(batch_size: int, forward: Sequence[_Run], anderson: Sequence[_Run]) -> _Costs:
+    """As measured at that batch size, or on lines through what was measured at others."""
+    measured = {
+        size: _costs(
+            [run for run in forward if run.batch_size == size],
+            [run for run in anderson if run.batch_size == size],
+        )
+        for size in sorted({run.batch_size for run in forward})
+    }
+    return measured.get(batch_size) or _on_lines(batch_size, measured)
 
-    The fastest, since other programs on the machine only ever add to a run's seconds.
+
+def _costs(forward: Sequence[_Run], anderson: Sequence[_Run]) -> _Costs:
+    """Of runs with one batch size.
+
+    A machine that others use is slow for moments at a time: the map's seconds are those of the
+    fastest run of either method, a step's follow from its ratio to the map within one run.
     """
-    fastest: dict[int, _Seconds] = {}
-    for run in sorted(runs, key=lambda run: run.seconds.whole):
-        fastest.setdefault(run.batch_size, run.seconds)
-    return fastest.get(batch_size) or _on_lines(batch_size, fastest)
+    seconds = min(run.map_seconds for run in (*forward, *anderson))
+    penalties = (float(np.median([run.penalty for run in kind])) for kind in (forward, anderson))
+    errors = (
+        float(np.median([run.error for run in kind])) / math.sqrt(len(kind))
+        for kind in (forward, anderson)
+    )
+    plain, mixing = (seconds * penalty for penalty in penalties)
+    return _Costs(seconds, plain, mixing, math.hypot(*errors))
 
 
-def _on_lines(batch_size: int, measured: Mapping[int, _Seconds]) -> _Seconds:
-    """Lines a + b B for map and method, a and b not negative, of least squares of relative errors.
+def _on_lines(batch_size: int, measured: Mapping[int, _Costs]) -> _Costs:
+    """Lines a + b B with a and b not negative, of least squares of relative errors.
 
-    The errors are those of the line without that condition.
+    The error is that of the line without that condition.
     """
-    seconds, sizes = list(measured.values()), np.array(list(measured), dtype=float)
-    whole = np.array([one.whole for one in seconds])
+    costs, sizes = list(measured.values()), np.array(list(measured), dtype=float)
+    whole = np.array([one.map + one.mixing for one in costs])
     design = np.column_stack([np.ones_like(sizes), sizes]) / whole[:, None]
     at = np.array([1.0, batch_size])
-    in_map, in_method = (
-        float(at @ _law(design, np.array([getattr(one, name) for one in seconds]) / whole))
-        for name in ("map", "method")
+    in_map, plain, mixing = (
+        float(at @ _law(design, np.array([getattr(one, name) for one in costs]) / whole))
+        for name in ("map", "plain", "mixing")
     )
-    total = max(in_map + in_method, TINY)
-    errors = at @ np.linalg.pinv(design) * [one.error for one in seconds]
-    return _Seconds(in_map, in_method, total, float(np.linalg.norm(errors)) / total)
+    errors = at @ np.linalg.pinv(design) * [one.error for one in costs]
+    return _Costs(in_map, plain, mixing, float(np.linalg.norm(errors)) / (in_map + mixing))
 
 
 def _law(design: Floats, values: Floats) -> Floats:  # (R, 2), (R,) -> (2,)
@@ -297,21 +317,19 @@ def _pooled(found: Sequence[Forecast]) -> Forecast:
     return Forecast(*np.median(table, axis=0).tolist())
 
 
-def _speedup(
-    forward: Forecast, anderson: Forecast, plain: _Seconds, mixed: _Seconds
-) -> tuple[float, float, float]:
+def _speedup(forward: Forecast, anderson: Forecast, costs: _Costs) -> tuple[float, float, float]:
     """S with its 95 % interval.
 
     The logarithms' errors are independent: distances of the bounds from the middles add up as
     squares, each side on its own (Zou and Donner, Statistics in Medicine 27, 2008).
     """
-    cost = speedup(1, 1, plain.whole, mixed.whole - plain.whole)
+    cost = speedup(1, 1, costs.map + costs.plain, costs.mixing - costs.plain)
     if not (math.isfinite(forward.evaluations) and math.isfinite(anderson.evaluations)):
         low = cost * forward.low / anderson.high if anderson.high < math.inf else 0.0
         high = cost * forward.high / anderson.low
         middle = cost * forward.evaluations / anderson.evaluations
         return middle, low, high
-    seconds = Z_975 * math.hypot(plain.error, mixed.error)
+    seconds = Z_975 * costs.error
     logs = np.log([[one.evaluations, one.low, one.high] for one in (forward, anderson)])
     (f, f_low, f_high), (a, a_low, a_high) = logs.tolist()
     middle = cost * math.exp(f - a)
