@@ -98,13 +98,13 @@ def trial(draw: np.random.Generator, change: float = 1.0) -> tuple[SolveResult, 
     """Forward iteration and Anderson on an invented problem, to 1e-6.
 
     Residuals are random walks that begin with a fast part; their steps scatter as much as those of
-    `make bench-predictions`. After a quarter the rates change, both by a common factor (20 %, one
+    `make bench-predictions`. After a quarter the rates change, both by a common factor (30 %, one
     deviation) and each by one of its own (10 %), `change` times as much. Seconds are lognormal, one
     in fifty is five times as long.
     """
     evals = math.exp(draw.uniform(math.log(60), math.log(1000)))
     ratio = math.exp(draw.uniform(math.log(0.8), math.log(8)))
-    common = 0.2 * draw.standard_normal()
+    common = 0.3 * draw.standard_normal()
     solves = []
     for kind, count, spread, cost in (
         (forward, evals, draw.uniform(0.1, 0.4), 0.05),
