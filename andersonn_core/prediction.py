@@ -286,7 +286,8 @@ def _costs(forward: Sequence[_Run], anderson: Sequence[_Run]) -> _Costs:
 def _on_lines(batch_size: int, measured: Mapping[int, _Costs]) -> _Costs:
     """Lines a + b B with a and b not negative, of least squares of relative errors.
 
-    The error is that of the line without that condition.
+    The error is that of the line without that condition, and both solves' own: another batch holds
+    other samples.
     """
     costs, sizes = list(measured.values()), np.array(list(measured), dtype=float)
     whole = np.array([one.map + one.mixing for one in costs])
@@ -296,8 +297,8 @@ def _on_lines(batch_size: int, measured: Mapping[int, _Costs]) -> _Costs:
         float(at @ _law(design, np.array([getattr(one, name) for one in costs]) / whole))
         for name in ("map", "plain", "mixing")
     )
-    errors = at @ np.linalg.pinv(design) * [one.error for one in costs]
-    return _Costs(in_map, plain, mixing, float(np.linalg.norm(errors)) / (in_map + mixing))
+    errors = at @ np.linalg.pinv(design) * [one.error for one in costs] / (in_map + mixing)
+    return _Costs(in_map, plain, mixing, math.hypot(float(np.linalg.norm(errors)), OWN, OWN))
 
 
 def _law(design: Floats, values: Floats) -> Floats:  # (R, 2), (R,) -> (2,)

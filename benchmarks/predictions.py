@@ -98,10 +98,16 @@ def evaluations(result: SolveResult, rtol: float) -> int:
     return int(np.argmax(met)) + 1 if met.any() else len(met)
 
 
+def rounded(value: float) -> float:
+    """To four digits, for a short file."""
+    return float(f"{value:.4g}")
+
+
 def record(cell: Cell, measured: Pairs, predicted: Prediction, counts: list[int]) -> dict[str, Any]:
     """What was measured, what was predicted, and how both compare."""
     rounds = [
-        float(crossover(one, new).speedup(cell.rtol)) for one, new in zip(*measured, strict=True)
+        rounded(float(crossover(one, new).speedup(cell.rtol)))
+        for one, new in zip(*measured, strict=True)
     ]
     truth = float(np.median(rounds))
     return {
@@ -120,7 +126,7 @@ def from_a_quarter(cell: Cell) -> dict[str, Any]:
     heads = [[head(one, seen) for one in kind] for kind, seen in zip(measured, rows, strict=True)]
     found = record(cell, measured, predict(*heads, cell.rtol, seen=1.0), counts)
     found["single"] = [
-        predict(one, new, cell.rtol, seen=1.0).speedup / truth
+        rounded(predict(one, new, cell.rtol, seen=1.0).speedup / truth)
         for one, new, truth in zip(*heads, found["rounds"], strict=True)
     ]
     return found

@@ -144,6 +144,7 @@ def test_another_batch_size_is_exact_where_seconds_are_affine_in_it():
         assert found.plain_seconds == pytest.approx(0.1 + 0.01 * size)
     measured = predict(ones[1], news[1], 1e-9, seen=1.0)
     assert predict(ones, news, 1e-9, seen=1.0, batch_size=16) == measured
+    assert found.high / found.low > 1.3 * measured.high / measured.low  # other samples
 
 
 def test_seconds_neither_shrink_with_the_batch_nor_begin_below_zero():
