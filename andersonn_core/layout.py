@@ -64,8 +64,11 @@ class StateLayout:
         return [math.prod(shape[self.batch_dims :]) for shape in self.shapes]
 
     def pack(self, state: Any) -> Tensor:  # -> (B, n)
-        """A state as rows, in its own dtype."""
-        leaves = [_as_tensor(leaf) for leaf in _leaves(state)]
+        """A state as rows, in its own dtype, without its graph."""
+        return self.join(*(_as_tensor(leaf) for leaf in _leaves(state)))
+
+    def join(self, *leaves: Tensor) -> Tensor:  # -> (B, n)
+        """The tensors of a state as rows; gradients flow through."""
         rows = [
             leaf.reshape(leaf.shape[0] if self.batch_dims else 1, size)
             for leaf, size in zip(leaves, self._sizes, strict=True)
@@ -84,6 +87,10 @@ class StateLayout:
             return leaves[0]
         return dict(zip(self.keys, leaves, strict=True)) if self.keys is not None else tuple(leaves)
 
+    def ordered(self, value: Any) -> Any:
+        """A state with the keys of its dict in the start's order."""
+        return value if self.keys is None else {key: value[key] for key in self.keys}
+
     def check_value(self, value: Any, rows: int) -> None:
         """Raise TypeError or ValueError if f returned another structure, shape, dtype or device."""
         if not isinstance(value, dict if self.keys is not None else tuple) and not self.single:
@@ -92,8 +99,7 @@ class StateLayout:
             )
         if isinstance(value, dict) and set(value) != set(self.keys or ()):
             raise ValueError(f"f must return the keys {self.keys}, not {tuple(value)}")
-        ordered = {key: value[key] for key in self.keys} if self.keys is not None else value
-        leaves = [_as_tensor(leaf) for leaf in _leaves(ordered)]
+        leaves = [_as_tensor(leaf) for leaf in _leaves(self.ordered(value))]
         if len(leaves) != len(self.shapes):
             raise ValueError(f"f must return {len(self.shapes)} tensors, not {len(leaves)}")
         for leaf, shape in zip(leaves, self.shapes, strict=True):
@@ -117,9 +123,7 @@ class StateLayout:
             value = f(self.unpack(rows.clone() if self.numpy else rows))
             _check_version(rows, version)
             self.check_value(value, rows.shape[0])
-            if self.keys is not None:
-                value = {key: value[key] for key in self.keys}
-            return self.pack(value)
+            return self.pack(self.ordered(value))
 
         return on_rows
 

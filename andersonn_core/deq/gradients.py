@@ -1,0 +1,193 @@
+"""Gradients through an equilibrium: exact ones and cheaper ones, one spec each.
+
+Each takes what the forward solve found and returns the same values with a graph.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from andersonn_core.deq.adjoint import Adjoint, AdjointMap, Cut, Rows, attach, refuse_twice
+from andersonn_core.deq.secants import transposed_step
+from andersonn_core.deq.unrolling import check_unrollable, replay
+from andersonn_core.methods import Anderson, MethodSpec
+from andersonn_core.results import SolveResult
+from andersonn_core.specs import KnobError, Spec, knob
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the forward solve found, in rows (B, n)."""
+
+    cut: Cut  # z (B, n) and what stands for `known` -> (B, n), differentiable
+    z: Tensor  # (B, n) the answer
+    start: Tensor  # (B, n) z0
+    known: tuple[Tensor, ...]  # the tensors of x that require grad
+    method: MethodSpec
+    result: SolveResult
+    state: Any  # the method's workspace after the solve
+    solve_adjoint: Callable[[AdjointMap, Tensor], Tensor]
+
+    def f(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
+        """One evaluation of the cell."""
+        return self.cut(z, self.known)
+
+
+class GradientSpec(Spec):
+    """How dL/dz* becomes gradients of the parameters and of the input."""
+
+    def check(self, method: MethodSpec) -> None:
+        """Raise KnobError if this gradient cannot go with the forward method."""
+
+    def forward_method(self, method: MethodSpec) -> MethodSpec:
+        """The forward method as this gradient needs it."""
+        return method
+
+    @abstractmethod
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """The answer's values with a graph."""
+
+
+class Implicit(GradientSpec):
+    """By the implicit function theorem; exact as far as both solves converge."""
+
+    name: ClassVar[str] = "implicit"
+    label: ClassVar[str] = "Implicit"
+
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """Attach the adjoint solve."""
+        return attach(found.cut, found.z, Adjoint(found.solve_adjoint), found.known)
+
+
+class Shine(GradientSpec):
+    """Implicit, the adjoint solve starting where the forward solve's secant pairs say.
+
+    u_0 = mixing v - dG (dG^T dG)^-1 dU^T v, which solves the adjoint equation for the inverse
+    Jacobian that Anderson has built up (Ramzi et al., "SHINE", ICLR 2022, section 2.2). A full
+    restart leaves few pairs to start from: restart="never" keeps them.
+    """
+
+    name: ClassVar[str] = "shine"
+    label: ClassVar[str] = "SHINE"
+
+    def check(self, method: MethodSpec) -> None:
+        """Only Anderson keeps pairs of differences."""
+        if not isinstance(method, Anderson) or method.least_squares == "residuals":
+            raise KnobError(
+                f"gradient = 'shine' starts from pairs of differences, which {method!r} does not "
+                "keep: give method=Anderson(restart='never')."
+            )
+
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """Attach the adjoint solve with its start."""
+        adjoint = Adjoint(found.solve_adjoint, start=transposed_step(found.state))
+        return attach(found.cut, found.z, adjoint, found.known)
+
+
+class Neumann(GradientSpec):
+    """The first terms of u = v + J^T v + (J^T)^2 v + ..., the adjoint by forward iteration.
+
+    Cheap where J contracts strongly (Lorraine, Vicol, Duvenaud, AISTATS 2020, section 3).
+    """
+
+    name: ClassVar[str] = "neumann"
+    label: ClassVar[str] = "Neumann series"
+
+    terms: int = knob(5, "Products with the transposed Jacobian.", minimum=0, maximum=10_000,
+                      typical=(0, 20), symbol="k")  # fmt: skip
+
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """Attach a fixed number of adjoint steps."""
+
+        def series(step: AdjointMap, u: Tensor) -> Tensor:  # (B, n)
+            for _ in range(self.terms):
+                u = step(u)
+            return u
+
+        return attach(found.cut, found.z, Adjoint(series, exact=False), found.known)
+
+
+class JacobianFree(GradientSpec):
+    """u = v: the gradient of one evaluation at the equilibrium (Fung et al., AAAI 2022, eq. 8).
+
+    A descent direction where J contracts (theorem 3.1 there).
+    """
+
+    name: ClassVar[str] = "jacobian_free"
+    label: ClassVar[str] = "Jacobian-free"
+
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """Attach one evaluation."""
+        return _with_graph(found.z, found.f(found.z))
+
+
+class Phantom(GradientSpec):
+    """The gradient of k damped steps from the equilibrium (Geng et al., NeurIPS 2021, eq. 7).
+
+    z <- (1 - tau) z + tau f(z)
+    """
+
+    name: ClassVar[str] = "phantom"
+    label: ClassVar[str] = "Phantom"
+
+    steps: int = knob(5, "Damped steps that are taped.", minimum=1, maximum=1000, typical=(1, 10),
+                      symbol="k")  # fmt: skip
+    tau: float = knob(0.5, "Weight on f(z) in each of them.", minimum=0.0, maximum=1.0,
+                      exclusive_minimum=True, typical=(0.1, 1.0), symbol="tau")  # fmt: skip
+
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """Attach the damped steps."""
+        z = found.z
+        for _ in range(self.steps):
+            z = torch.lerp(z, found.f(z), self.tau)
+        return _with_graph(found.z, z)
+
+
+class Unrolled(GradientSpec):
+    """The derivative of the iteration itself, all of it on the tape: memory grows with it.
+
+    Exact for what was computed, converged or not. The steps are made again with a tape, least
+    squares included; see `unrolling`.
+    """
+
+    name: ClassVar[str] = "unrolled"
+    label: ClassVar[str] = "Unrolled"
+
+    def check(self, method: MethodSpec) -> None:
+        """Only steps that can be made again on a tape."""
+        check_unrollable(method)
+
+    def forward_method(self, method: MethodSpec) -> MethodSpec:
+        """Without the fallback, which goes back to earlier points."""
+        return method.replace(fallback=False) if isinstance(method, Anderson) else method
+
+    def attach(self, found: Found) -> Tensor:  # (B, n)
+        """Attach the whole iteration."""
+        unrolled = replay(found.f, found.start, found.method, found.result)
+        return found.z + (unrolled - unrolled.detach())
+
+
+def _with_graph(z: Tensor, graph: Tensor) -> Tensor:  # (B, n), (B, n) -> (B, n)
+    """The values of z, the gradient of `graph`, and no second derivative."""
+    if not graph.requires_grad:
+        return z
+    value = z + (graph - graph.detach())
+    value.register_hook(_refuse_twice)
+    return value
+
+
+def _refuse_twice(v: Tensor) -> None:  # (B, n)
+    if torch.is_grad_enabled():
+        refuse_twice()
+
+
+GRADIENTS: dict[str, type[GradientSpec]] = {
+    gradient.name: gradient
+    for gradient in (Implicit, JacobianFree, Phantom, Unrolled, Neumann, Shine)
+}
