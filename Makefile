@@ -22,17 +22,17 @@ help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
 
 lab: ## Start the dashboard and print its address (Ctrl+C stops it)
-	@$(SETUP) lab
+	@$(SETUP) lab,data
 	@port=$$($(RUN) setup_env.py --free-port "$(PORT)") && \
 	echo "Anderson Lab starts at  http://127.0.0.1:$$port/app  (Ctrl+C stops it)" && \
 	exec $(RUN) -m panel serve lab/app.py --address 127.0.0.1 --port $$port
 
 test: ## Run all tests (browser tests skip where there is no Chromium)
-	@$(SETUP) lab,test
+	@$(SETUP) lab,data,test
 	@$(RUN) -m pytest $(ARGS)
 
 notebooks: ## Open JupyterLab on the teaching notebooks
-	@$(SETUP) lab,notebooks
+	@$(SETUP) lab,data,notebooks
 	@$(RUN) -m jupyter lab --notebook-dir=notebooks $(AS_ROOT)
 
 bench: bench-steps bench-restarts bench-wall bench-choices bench-predictions ## All five of these; tables and run cards go to benchmarks/results

@@ -182,7 +182,7 @@ def free_port(first: int) -> int:
 def main() -> None:
     """Read the command line; one set-up at a time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("extras", nargs="?", default="", help="lab,notebooks,test,bench")
+    parser.add_argument("extras", nargs="?", default="", help="lab,notebooks,data,test,bench")
     parser.add_argument("--torch", default="", help="cpu or cuda; the machine decides without")
     parser.add_argument("--free-port", type=int, metavar="FIRST", help="print a free port instead")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Cells of deep equilibrium networks, plain modules `cell(z, x) -> z`, and networks around them."""
+"""Cells of deep equilibrium networks: plain modules `cell(z, x) -> z`."""
 
 from __future__ import annotations
 
@@ -37,36 +37,3 @@ class ConvCell(nn.Module):
     def initial_state(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         """Return z0 = 0 with the shape, dtype and device of x."""
         return x.new_zeros(x.shape)
-
-
-class DigitsNetwork(nn.Module):
-    """A deep equilibrium classifier of 8x8 digits, in the three pieces that a solver needs apart.
-
-    x = encode(images);  z* = cell(z*, x);  logits = readout(z*)
-
-    Every norm is a group norm, so that a sample's result does not depend on its batch.
-    """
-
-    def __init__(self, channels: int = 48, inner_channels: int = 64, groups: int = 8) -> None:
-        """Build an untrained network; `weights.load_digits_network` returns a trained one."""
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, channels, 3, padding=1), nn.GroupNorm(groups, channels)
-        )
-        self.cell = ConvCell(channels, inner_channels, groups)
-        self.head = nn.Sequential(
-            nn.GroupNorm(groups, channels),
-            nn.AvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(channels * 4 * 4, 10),
-        )
-
-    def encode(self, images: Tensor) -> Tensor:  # (B, 1, 8, 8) -> (B, C, 8, 8)
-        """Return the injected input x (B, C, 8, 8) of the images (B, 1, 8, 8)."""
-        x: Tensor = self.encoder(images)
-        return x
-
-    def readout(self, z: Tensor) -> Tensor:  # (B, C, 8, 8) -> (B, 10)
-        """Return the logits (B, 10) of equilibrium states (B, C, 8, 8)."""
-        logits: Tensor = self.head(z)
-        return logits

@@ -20,7 +20,7 @@ CORE = ROOT / "andersonn_core"
 # README's map of the repository.
 ORDER = """
     arrays specs results runcard words student layout memory least_squares timing cost_model
-    machine work cells data weights
+    machine work cells data models weights
     kernels methods problems
     referee recorder driver solve
     staircase comparable paired crossover prediction curves polynomial roofline deq optimizers

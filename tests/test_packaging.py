@@ -21,7 +21,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 
 CONDA_NAMES = {"torch": "pytorch"}
-IN_CONDA = ("lab", "notebooks")
+IN_CONDA = ("lab", "notebooks", "data")
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "panel-material-ui": "panel_material_ui",
@@ -125,16 +125,17 @@ def third_party_imports(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("andersonn_core", ["bench"]),
+        ("andersonn_core", ["bench", "data"]),
         ("lab", ["lab", "notebooks"]),
-        ("tests", ["lab", "test", "bench"]),  # peers are asked where they are installed
+        ("tests", ["lab", "data", "test", "bench"]),  # peers are asked where they are installed
         ("benchmarks", ["lab", "test", "bench"]),
     ],
 )
 def test_every_library_that_the_code_imports_is_a_declared_dependency(folder, extras):
     declared = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in dependencies(*extras)}
-    # These come with a declared one (tqdm with panel, for the script that trains the digits model).
-    declared |= {"pydantic_core", "packaging", "tornado", "triton", "IPython", "tqdm"}
+    # These come with a declared one (tqdm with panel, for the script that trains the digits model;
+    # requests with pooch).
+    declared |= {"pydantic_core", "packaging", "tornado", "triton", "IPython", "tqdm", "requests"}
     assert third_party_imports(ROOT / folder) <= declared
 
 

@@ -11,8 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from andersonn_core.cells import ConvCell, DigitsNetwork
-from andersonn_core.data.digits import HELD_OUT, Digits, load_digits
+from andersonn_core.cells import ConvCell
+from andersonn_core.data import ImageSet, load_digits
+from andersonn_core.data.digits import HELD_OUT
+from andersonn_core.models import EquilibriumNetwork
 from andersonn_core.problems.base import Problem, ProblemSpec
 from andersonn_core.problems.common import refuse_oversize
 from andersonn_core.specs import knob
@@ -41,12 +43,12 @@ class CellMap:
 
 
 @lru_cache(maxsize=1)
-def _digits() -> Digits:
+def _digits() -> ImageSet:
     return load_digits()
 
 
 @lru_cache(maxsize=16)
-def _network(training_seed: int, dtype: torch.dtype, device: torch.device) -> DigitsNetwork:
+def _network(training_seed: int, dtype: torch.dtype, device: torch.device) -> EquilibriumNetwork:
     """The trained network, loaded once per type and device; never changed after that."""
     if dtype == torch.float32 and device.type == "cpu":
         return load_digits_network(training_seed)
@@ -57,7 +59,7 @@ def _network(training_seed: int, dtype: torch.dtype, device: torch.device) -> Di
 @lru_cache(maxsize=8)
 def _hashes(training_seed: int) -> dict[str, str]:
     weights = hashlib.sha256(digits_path(training_seed).read_bytes()).hexdigest()
-    images = hashlib.sha256(_digits().held_out_images.numpy().tobytes()).hexdigest()
+    images = hashlib.sha256(_digits().test_images.numpy().tobytes()).hexdigest()
     return {digits_path(training_seed).name: weights, "held-out digits": images}
 
 
@@ -104,7 +106,7 @@ class DigitsDEQ(ProblemSpec):
         """The cell's map from z0 = 0, with images, labels and the way to a prediction."""
         refuse_oversize(self, constants=ACTIVATION_COPIES * self.batch_size * self.num_elements)
         digits, order = _digits(), self._order()
-        images = digits.held_out_images[order]  # (B, 1, 8, 8)
+        images = digits.test_images[order]  # (B, 1, 8, 8)
         network = _network(self.training_seed, self.torch_dtype, self.torch_device)
         with torch.no_grad():
             x = network.encode(images.to(device=self.torch_device, dtype=self.torch_dtype))
@@ -115,7 +117,7 @@ class DigitsDEQ(ProblemSpec):
 
         return Problem(
             name=self.name, f=CellMap(network.cell, x), z0=network.cell.initial_state(x),
-            predict=predict, inputs=images[:, 0], labels=digits.held_out_labels[order],
+            predict=predict, inputs=images[:, 0], labels=digits.test_labels[order],
         )  # fmt: skip
 
     def _order(self) -> Tensor:  # (B,)

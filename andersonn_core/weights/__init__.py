@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.cells import DigitsNetwork
+from andersonn_core.models import DIGITS, EquilibriumNetwork
 
 TRAINING_SEEDS = (0, 1, 2, 3, 4)
 FOLDER = Path(__file__).parent
@@ -22,16 +22,16 @@ def digits_path(training_seed: int, suffix: str = ".npz") -> Path:
 
 
 def load_digits_weights(training_seed: int) -> dict[str, Tensor]:
-    """Return the state dict of a trained `DigitsNetwork`, float32 on the CPU."""
+    """Return the state dict of a trained digits network, float32 on the CPU."""
     if training_seed not in TRAINING_SEEDS:
         raise ValueError(f"training_seed must be one of {TRAINING_SEEDS}, got {training_seed!r}")
     with np.load(digits_path(training_seed), allow_pickle=False) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def load_digits_network(training_seed: int) -> DigitsNetwork:
+def load_digits_network(training_seed: int) -> EquilibriumNetwork:
     """Return a trained network in eval mode whose parameters need no gradient."""
-    network = DigitsNetwork().float()  # whatever torch's default type is
+    network = EquilibriumNetwork(DIGITS).float()  # whatever torch's default type is
     network.load_state_dict(load_digits_weights(training_seed))
     return network.eval().requires_grad_(False)
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
 
-from andersonn_core.cells import DigitsNetwork
-from andersonn_core.data.digits import Digits, load_digits
+from andersonn_core.data import ImageSet, load_digits
+from andersonn_core.models import DIGITS, EquilibriumNetwork, build_model
 from andersonn_core.weights import digits_path
 
 EPOCHS = 10
@@ -51,7 +51,7 @@ def fixed_point(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:  # (B, ...)
     return z
 
 
-def equilibrium(network: DigitsNetwork, x: Tensor) -> Tensor:  # (B, C, 8, 8) -> (B, C, 8, 8)
+def equilibrium(network: EquilibriumNetwork, x: Tensor) -> Tensor:  # (B, C, 8, 8) -> (B, C, 8, 8)
     """Return z* = f(z*, x) with the gradient of the implicit function theorem.
 
     One taped call of f carries the adjoint u = J^T u + dL/dz* to the parameters and to x.
@@ -83,18 +83,10 @@ def batches(
         yield images[indices], labels[indices]
 
 
-def build(seed: int) -> DigitsNetwork:
-    """Return an untrained network drawn from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = DigitsNetwork()
-    # On a CPU the vector-Jacobian product of these small convolutions is seven times faster so.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def train(digits: Digits, seed: int, epochs: int = EPOCHS) -> DigitsNetwork:
+def train(digits: ImageSet, seed: int, epochs: int = EPOCHS) -> EquilibriumNetwork:
     """Train one network on the training part with Adam and a cosine schedule."""
-    network = build(seed)
+    network = build_model("deq", DIGITS, seed)
+    assert isinstance(network, EquilibriumNetwork)
     generator = torch.Generator().manual_seed(seed)
     num_batches = -(-len(digits.train_labels) // BATCH_SIZE)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
@@ -116,7 +108,7 @@ def train(digits: Digits, seed: int, epochs: int = EPOCHS) -> DigitsNetwork:
 
 @torch.no_grad()
 def forward_counts(
-    network: DigitsNetwork,
+    network: EquilibriumNetwork,
     images: Tensor,  # (N, 1, 8, 8)
 ) -> tuple[Tensor, Tensor]:  # (N, C, 8, 8), (N,)
     """Return equilibria and evaluations of forward iteration to them (limit + 1: not reached)."""
@@ -133,10 +125,12 @@ def forward_counts(
     return z, num_evals
 
 
-def card(network: DigitsNetwork, digits: Digits, seed: int, seconds: float) -> dict[str, Any]:
+def card(
+    network: EquilibriumNetwork, digits: ImageSet, seed: int, seconds: float
+) -> dict[str, Any]:
     """Measure the network on all held-out digits and describe how it was trained."""
-    z, num_evals = forward_counts(network, digits.held_out_images)
-    correct = network.readout(z).argmax(dim=1) == digits.held_out_labels
+    z, num_evals = forward_counts(network, digits.test_images)
+    predicted = network.readout(z).argmax(dim=1)
     median, slow = np.quantile(num_evals.numpy(), [0.5, 0.9])
     return {
         "training_seed": seed,
@@ -146,7 +140,7 @@ def card(network: DigitsNetwork, digits: Digits, seed: int, seconds: float) -> d
         "train_rtol": TRAIN_RTOL,
         "train_max_iter": TRAIN_MAX_ITER,
         "train_seconds": round(seconds, 1),
-        "held_out_accuracy": correct.double().mean().item(),
+        "held_out_accuracy": digits.accuracy(predicted, digits.test_labels),
         "count_rtol": COUNT_RTOL,
         "forward_evals_median": float(median),
         "forward_evals_quantile_90": float(slow),
