@@ -37,3 +37,26 @@ class ConvCell(nn.Module):
     def initial_state(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         """Return z0 = 0 with the shape, dtype and device of x."""
         return x.new_zeros(x.shape)
+
+
+class DenseCell(nn.Module):
+    """The simplest cell of an equilibrium model: f(z, x) = tanh(W z + U x + b).
+
+    States have shape (B, width), inputs (B, inputs). As torch draws them, W has a spectral radius
+    of about 0.58 and forward iteration contracts.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        """Build a cell with torch's random weights."""
+        super().__init__()
+        self.state = nn.Linear(width, width, bias=False)  # W
+        self.input = nn.Linear(inputs, width)  # U, b
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:  # (B, width), (B, inputs) -> (B, width)
+        """Evaluate f(z, x) once."""
+        new_state: Tensor = (self.state(z) + self.input(x)).tanh()
+        return new_state
+
+    def initial_state(self, x: Tensor) -> Tensor:  # (B, inputs) -> (B, width)
+        """Return z0 = 0 in the dtype and on the device of x."""
+        return x.new_zeros(x.shape[0], self.state.in_features)
