@@ -96,6 +96,14 @@ def test_subspaces_that_end_early_are_complete():
     assert found.converged.tolist() == [True, False, True, True]
 
 
+def test_a_spectrum_scales_with_its_map():
+    matrices = [gaussian(12, seed) for seed in range(3)]
+    plain, tiny = (spectrum(*affine(*(s * m for m in matrices))) for s in (1.0, 2.0**-60))
+    for name in ("spectral_radius", "radius_error", "norm", "norm_error"):
+        torch.testing.assert_close(getattr(plain, name), 2.0**60 * getattr(tiny, name))
+    assert plain.num_products == tiny.num_products
+
+
 def test_a_sample_is_the_same_alone_and_beside_others():
     matrices = [np.diag(np.linspace(0, top, 80)) + gaussian(80, 3, 0.1) for top in (0.5, 0.99, 1.5)]
     together = spectrum(*affine(*matrices))
@@ -288,3 +296,13 @@ def test_it_works_under_no_grad_and_leaves_no_gradient_behind():
         spectrum(lambda z: cell(z, x), z)
     assert all(parameter.grad is None for parameter in cell.parameters())
     assert not z.requires_grad
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_the_same_spectrum():
+    cell, x, z = DenseCell(3, 20), torch.randn(4, 3), torch.randn(4, 20)
+    here = spectrum(lambda z: cell(z, x), z, rtol=0.0)
+    cell.cuda()
+    there = spectrum(lambda z: cell(z, x.cuda()), z.cuda(), rtol=0.0)
+    torch.testing.assert_close(there.spectral_radius, here.spectral_radius, rtol=1e-4, atol=0)
+    torch.testing.assert_close(there.norm, here.norm, rtol=1e-4, atol=0)

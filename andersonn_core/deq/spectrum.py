@@ -166,11 +166,15 @@ def _start(products: JacobianProducts, seed: int) -> Tensor:  # (B, n)
 class _Basis:
     """Orthonormal vectors of each sample; those of a sample that ended are zero from then on."""
 
-    def __init__(self, capacity: int, like: Tensor, eps: float) -> None:  # (B, n)
+    def __init__(self, capacity: int, like: Tensor) -> None:  # (B, n)
         self.vectors = like.new_zeros(like.shape[0], capacity, like.shape[1])
-        self.count, self.eps = 0, eps
+        self.count, self.eps = 0, torch.finfo(like.dtype).eps
         self.scale = like.new_zeros(like.shape[0])  # (B,) the largest product so far
         self.ended = torch.zeros_like(self.scale, dtype=torch.bool)  # (B,)
+
+    def begin(self, start: Tensor) -> None:  # (B, n)
+        """The first vector, of length 1."""
+        self.vectors[:, 0], self.count = start, 1
 
     @property
     def newest(self) -> Tensor:  # (B, n)
@@ -213,8 +217,8 @@ def _eigenvalues(
 ) -> tuple[Tensor, _Estimate]:  # (B, k) complex128
     """Arnoldi: H of J^T V = V H + h v e_k^T, until the largest |eigenvalue| is accurate."""
     batch, steps = len(start), min(knobs.steps, start.shape[1])
-    basis, radius = _Basis(steps, start, eps), _Estimate(batch, knobs.rtol)
-    basis.add(start)
+    basis, radius = _Basis(steps, start), _Estimate(batch, knobs.rtol)
+    basis.begin(start)
     hessenberg = torch.zeros(batch, steps + 1, steps, dtype=torch.float64, device=start.device)
     depth = torch.zeros(batch, dtype=torch.int64, device=start.device)  # columns in use
     values = torch.full((batch, steps), torch.nan, dtype=torch.complex128)
@@ -275,8 +279,8 @@ def _singular_value(
 ) -> None:
     """Golub and Kahan: T of J V = U T, J^T U = V T^T + beta v e_k^T, until ||T||_2 is accurate."""
     batch, steps = len(start), min(steps, start.shape[1])
-    right, left = _Basis(steps, start, eps), _Basis(steps, start, eps)
-    right.add(start)
+    right, left = _Basis(steps, start), _Basis(steps, start)
+    right.begin(start)
     triangle = torch.zeros(batch, steps, steps, dtype=torch.float64, device=start.device)
     for size in range(1, steps + 1):
         inside, length = left.add(forward(right.newest))
