@@ -1,8 +1,11 @@
 """Anderson acceleration and deep equilibrium models in PyTorch."""
 
 from andersonn_core.crossover import Crossover, crossover
+from andersonn_core.data import DATASETS
+from andersonn_core.deq import DEQ, GRADIENTS
 from andersonn_core.driver import Step
 from andersonn_core.methods import IDR, METHODS, Anderson, Auto, Broyden, Picard, ShortRecurrence
+from andersonn_core.models import MODELS, build_model
 from andersonn_core.paired import PairedTest, paired_test
 from andersonn_core.prediction import Prediction, predict
 from andersonn_core.problems import PROBLEMS
@@ -14,8 +17,12 @@ from andersonn_core.specs import KnobError
 __version__ = "0.1.0"
 
 __all__ = [
+    "DATASETS",
+    "DEQ",
+    "GRADIENTS",
     "IDR",
     "METHODS",
+    "MODELS",
     "PROBLEMS",
     "Anderson",
     "Auto",
@@ -34,6 +41,7 @@ __all__ = [
     "SolveSpec",
     "Status",
     "Step",
+    "build_model",
     "crossover",
     "paired_test",
     "predict",

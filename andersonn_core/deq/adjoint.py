@@ -124,7 +124,7 @@ class _Equilibrium(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, f: Cut | None, adjoint: Adjoint, tape: Tape, leaves: Sequence[Tensor],
         inner: Sequence[Tensor], *outer: Tensor,
     ) -> Tensor:  # fmt: skip
@@ -136,7 +136,7 @@ class _Equilibrium(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
         """Solve for u; the products with df/dp of the tensors that want one."""
         value, z, f_z, *both = ctx.saved_tensors
         inner, outer = both[: len(both) // 2], both[len(both) // 2 :]
@@ -210,7 +210,7 @@ class _Reconnect(torch.autograd.Function):
     """Tensors that were computed from leaves, as functions of what the leaves stand for."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, made: Sequence[Tensor], leaves: Sequence[Tensor], *meant: Tensor
     ) -> tuple[Tensor, ...]:
         """The same values."""
@@ -218,15 +218,17 @@ class _Reconnect(torch.autograd.Function):
         return tuple(tensor.detach() for tensor in made)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The derivative by the leaves' own graph."""
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "third derivatives of an equilibrium are not available: do without create_graph in "
                 "the second one."
             )
-        return None, None, *torch.autograd.grad(
-            ctx.made, ctx.leaves, grads, retain_graph=True, allow_unused=True
+        return (
+            None,
+            None,
+            *torch.autograd.grad(ctx.made, ctx.leaves, grads, retain_graph=True, allow_unused=True),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from andersonn_core.deq.adjoint import Adjoint, AdjointMap, Cut, Rows, attach, refuse_twice
+from andersonn_core.deq.adjoint import Adjoint, AdjointMap, Cut, attach, refuse_twice
 from andersonn_core.deq.secants import transposed_step
 from andersonn_core.deq.unrolling import check_unrollable, replay
 from andersonn_core.methods import Anderson, MethodSpec

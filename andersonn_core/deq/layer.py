@@ -12,13 +12,15 @@ from typing import Any, ClassVar
 import torch
 from pydantic import InstanceOf
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from andersonn_core.deq.adjoint import AdjointMap, AdjointWarning, verdict
+from andersonn_core.deq.dropout import new_solve
 from andersonn_core.deq.gradients import GRADIENTS, Found, GradientSpec, Implicit
+from andersonn_core.deq.parametrized import held_weights
+from andersonn_core.deq.spectrum import Spectrum, spectrum
 from andersonn_core.deq.trees import change, tensors
 from andersonn_core.deq.warm import WarmStart
-from andersonn_core.driver import Driver, SolveKnobs
+from andersonn_core.driver import Driver, SolveKnobs, Step
 from andersonn_core.layout import StateLayout
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.results import SolveResult
@@ -110,11 +112,11 @@ class CutMap:
     f: CellMap
     layout: StateLayout
 
-    def __call__(self, rows: Tensor, given: Sequence[Tensor]) -> Tensor:  # (B, n) -> (B, n)
+    def __call__(self, z: Tensor, leaves: Sequence[Tensor]) -> Tensor:  # (B, n) -> (B, n)
         """Evaluate f; gradients flow through."""
-        left, layout = iter(given), self.layout
+        left, layout = iter(leaves), self.layout
         x = change(self.f.x, lambda part: next(left) if part.requires_grad else part)
-        value = CellMap(self.f.cell, x)(layout.unpack(rows))
+        value = CellMap(self.f.cell, x)(layout.unpack(z))
         return layout.join(*tensors(layout.ordered(value)))
 
     def select(self, indices: Tensor) -> CutMap:  # (A,)
@@ -138,6 +140,11 @@ class DEQ(nn.Module):
     Bai, Kolter, Koltun, "Deep equilibrium models", NeurIPS 2019.
     """
 
+    last_forward: SolveResult | None
+    last_adjoint: SolveResult | None
+    on_step: Callable[[Step], None] | None  # sees every evaluation of a forward solve
+    should_stop: Callable[[], bool] | None  # asked before every evaluation
+
     def __init__(
         self,
         cell: Callable[[Any, Any], Any],
@@ -157,7 +164,7 @@ class DEQ(nn.Module):
         if not callable(cell):
             raise KnobError(f"cell = {cell!r} is not callable: give a module cell(z, x) -> z.")
         self.cell = cell
-        self.should_stop: Callable[[], bool] | None = None  # asked before every evaluation
+        self._listen()
         self._forget()
         self.knobs = _checked(
             EquilibriumKnobs(
@@ -180,15 +187,14 @@ class DEQ(nn.Module):
             knobs["gradient"] = _gradient(knobs["gradient"])
         self.knobs = _checked(self.knobs.replace(**knobs))
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Any, z0: Any = None) -> Any:
         """The equilibria of x from z0; None: `cell.initial_state(x)`, or zeros like x."""
         warming = z0 is None and self.knobs.warm_start and self.training
         z0 = self._warm_start(x) if warming else self._start(x, z0)
-        self._new_solve()
         f = CellMap(self.cell, x)
-        with self._cached_weights():
-            driver = self._solve(f, z0, self.knobs.method, self.knobs.forward)
+        with self._held():
+            driver = self._solve(f, z0, self.knobs.method, self.knobs.forward, self.on_step)
             result = self.last_forward = driver.run()
             self._count("forward", result)
             if warming:
@@ -196,6 +202,14 @@ class DEQ(nn.Module):
             if not torch.is_grad_enabled():
                 return result.z
             return self._with_gradient(f, z0, driver, result)
+
+    def spectrum(self, x: Any, z: Any = None, **knobs: Any) -> Spectrum:
+        """The spectrum of J = df/dz at z, by default at the equilibrium: see `spectrum`."""
+        if z is None:
+            with torch.no_grad():
+                z = self(x)
+        with self._held(), torch.enable_grad():
+            return spectrum(CellMap(self.cell, x), z, **knobs)
 
     def extra_repr(self) -> str:
         """The knobs in one line."""
@@ -219,34 +233,26 @@ class DEQ(nn.Module):
         cold = self._start(x, None)
         return self.warm.start(StateLayout.of(cold, 1), cold)
 
-    def _new_solve(self) -> None:
-        """Tell the cell's modules that keep something fixed during a solve to draw it anew."""
-        if isinstance(self.cell, nn.Module):
-            for module in self.cell.modules():
-                begin = getattr(module, "new_solve", None)
-                if begin is not None:
-                    begin()
-
-    def _cached_weights(self) -> AbstractContextManager[Any]:
-        """Parametrized weights (weight and spectral norm) are made once for all evaluations.
-
-        Spectral norm changes its estimate whenever its weight is made: without this the map would
-        change while it is solved. They are made here, with a graph if one is wanted: a weight that
-        is first made inside of the solve would have none.
-        """
+    def _held(self) -> AbstractContextManager[None]:
+        """The cell as one map during a solve: masks drawn anew once, weights made once."""
         if not isinstance(self.cell, nn.Module):
             return nullcontext()
-        modules = [part for part in self.cell.modules() if parametrize.is_parametrized(part)]
-        if not modules:
-            return nullcontext()
-        return _Cached(modules)
+        new_solve(self.cell)
+        return held_weights(self.cell)
 
-    def _solve(self, f: Any, z0: Any, method: MethodSpec, knobs: SolveKnobs) -> Driver:
+    def _solve(
+        self,
+        f: Any,
+        z0: Any,
+        method: MethodSpec,
+        knobs: SolveKnobs,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Driver:
         record = knobs.to_dict() | {"problem": None, "map": type(self.cell).__qualname__}
         record |= {"method": method.to_dict()}
         device = next(tensors(z0)).device
         card = RunCard.capture(record, None, None, device)
-        return Driver(f, z0, method, knobs, card, None, self.should_stop)
+        return Driver(f, z0, method, knobs, card, on_step, self.should_stop)
 
     # -- the gradient -----------------------------------------------------------------------------
 
@@ -277,9 +283,11 @@ class DEQ(nn.Module):
 
     # -- what is remembered -----------------------------------------------------------------------
 
+    def _listen(self) -> None:
+        self.on_step = self.should_stop = None
+
     def _forget(self) -> None:
-        self.last_forward: SolveResult | None = None
-        self.last_adjoint: SolveResult | None = None
+        self.last_forward = self.last_adjoint = None
         self.tally = Tally()
         self.warm = WarmStart()
 
@@ -295,27 +303,11 @@ class DEQ(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.should_stop = None
+        self._listen()
         self._forget()
 
 
-_NOT_COPIED = {"last_forward", "last_adjoint", "tally", "warm", "should_stop"}
-
-
-class _Cached:
-    """`parametrize.cached()` with every weight made on entry."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        self.modules, self.cache = modules, parametrize.cached()
-
-    def __enter__(self) -> None:
-        self.cache.__enter__()
-        for module in self.modules:
-            for name in module.parametrizations:  # type: ignore[union-attr]
-                getattr(module, name)
-
-    def __exit__(self, *error: Any) -> None:
-        self.cache.__exit__(*error)
+_NOT_COPIED = {"last_forward", "last_adjoint", "tally", "warm", "on_step", "should_stop"}
 
 
 def _gradient(gradient: str | GradientSpec) -> GradientSpec:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.deq.adjoint import Rows
+from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.methods.windowed import WindowState
 
 
@@ -16,6 +17,7 @@ def transposed_step(state: WindowState) -> Rows:
     mixing v for a sample without any.
     """
     window, gram, mixing = state.window, state.gram, state.settings.mixing
+    assert isinstance(window, DifferenceWindow)
     du, dg = (ring.transpose(0, 1) for ring in (window.du, window.dg))  # (B, m, n)
 
     def apply(v: Tensor) -> Tensor:  # (B, n) -> (B, n)

@@ -22,9 +22,7 @@ class Tape:
         with torch.enable_grad():
             return cls(z, f(z))
 
-    def transposed(
-        self, u: Tensor, create_graph: bool = False
-    ) -> Tensor:  # (B, n) -> (B, n)
+    def transposed(self, u: Tensor, create_graph: bool = False) -> Tensor:  # (B, n) -> (B, n)
         """J^T u, one backward pass through the cell's evaluation."""
         if not self.f_z.requires_grad:
             return torch.zeros_like(u)

@@ -76,7 +76,7 @@ def _rows_of_answer(result: SolveResult) -> Tensor:  # (B,)
 def _correction(
     pairs: list[tuple[Tensor, Tensor]], g: Tensor, depth: Tensor, mixing: Tensor, ridge: float
 ) -> Tensor:  # (B, n) pairs, (B, n), (B,), (B,) -> (B, n)
-    """(dZ + mixing dG)^T gamma, gamma = argmin || g - dG^T gamma ||, of the newest `depth` pairs."""
+    """(dZ + mixing dG)^T gamma with gamma = argmin || g - dG^T gamma ||, newest `depth` pairs."""
     dz, dg = (torch.stack(part, 1) for part in zip(*pairs, strict=True))  # (B, d, n)
     age = torch.arange(len(pairs), 0, -1, device=g.device)  # newest: 1
     used = (age <= depth[:, None]).to(g)  # (B, d)
@@ -90,4 +90,5 @@ def _correction(
     rhs = scale * (dg @ g[:, :, None])[:, :, 0].double()
     gamma = (scale * torch.linalg.solve(scaled, rhs)).to(g)  # (B, d)
     du = dz + mixing[:, None, None] * dg
-    return (gamma[:, None, :] @ du)[:, 0]
+    correction: Tensor = (gamma[:, None, :] @ du)[:, 0]
+    return correction

@@ -67,7 +67,9 @@ class WarmStart:
         return self._best(possible)
 
     def _best(self, possible: list[str] | None = None) -> str:
-        known = {start: self.evals[start] for start in possible or self.evals if start in self.evals}
+        known = {
+            start: self.evals[start] for start in possible or self.evals if start in self.evals
+        }
         if not known:
             return COLD
         best = min(known, key=lambda start: known[start])
