@@ -9,7 +9,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -187,6 +198,16 @@ class Spec(BaseModel):
                 )
         return record
 
+    def __repr__(self) -> str:
+        """The knobs that are not at their default."""
+        moved = (key for key, field in type(self).model_fields.items()
+                 if getattr(self, key) != field.default)  # fmt: skip
+        return (
+            f"{type(self).__name__}({', '.join(f'{key}={getattr(self, key)!r}' for key in moved)})"
+        )
+
+    __str__ = __repr__
+
     def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
         """(name, value) of each knob."""
         return ((key, getattr(self, key)) for key in type(self).model_fields)
@@ -224,7 +245,7 @@ def _knob_of(name: str, field: FieldInfo) -> Knob:
     arguments = _alternatives(field.annotation)
     optional = type(None) in arguments
     types = [kind for kind in arguments if kind is not type(None)]
-    words = tuple(value for kind in types for value in getattr(kind, "__args__", ()))
+    words = tuple(word for kind in types if get_origin(kind) is Literal for word in get_args(kind))
     default = None if field.default is PydanticUndefined else field.default
     base = Knob(name=name, default=default, kind="text", doc=field.description or "", **declared)
     if len(types) > 1:
@@ -234,9 +255,7 @@ def _knob_of(name: str, field: FieldInfo) -> Knob:
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
     """``int | None`` -> (int, NoneType); a Literal counts as one alternative."""
-    from typing import Literal, get_args, get_origin
-
-    return (annotation,) if get_origin(annotation) in (None, Literal) else get_args(annotation)
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _kind(types: list[Any], choices: tuple[Any, ...]) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from andersonn_core import METHODS, PROBLEMS
+from andersonn_core import GRADIENTS, METHODS, PROBLEMS
+from andersonn_core.deq import EquilibriumKnobs, GradientSpec
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems.base import ProblemSpec
 from andersonn_core.specs import Knob, Spec
@@ -21,7 +22,7 @@ def knob_table(spec: type[Spec]) -> str:
 
 
 def _row(declared: Knob) -> str:
-    default = declared.default if isinstance(declared.default, str) else f"{declared.default}"
+    default = f"`{declared.default!r}`" if declared.kind == "spec" else f"{declared.default}"
     cells = (f"`{declared.name}`", declared.symbol, default, declared.range_text, declared.doc)
     return "| " + " | ".join(cell.replace("|", r"\|") or " " for cell in cells) + " |"
 
@@ -41,10 +42,22 @@ def _problem_row(spec: type[ProblemSpec]) -> str:
     return f"| `{spec.name}` | {spec.summary} | {listed} |"
 
 
+def gradient_table() -> str:
+    """One row per gradient through an equilibrium."""
+    head = "| gradient | what it is | its knobs (default) |\n| --- | --- | --- |"
+    return "\n".join([head, *(_gradient_row(spec) for spec in GRADIENTS.values())])
+
+
+def _gradient_row(spec: type[GradientSpec]) -> str:
+    listed = ", ".join(f"`{k.name}` ({k.default})" for k in spec.knobs().values())
+    return f"| `{spec.name}` | {spec.summary} | {listed or ' '} |"
+
+
 def tables() -> dict[str, str]:
     """Every generated table by the name of its markers in the README."""
     knobs = {name: knob_table(spec) for name, spec in METHODS.items()}
-    return knobs | {"solve": knob_table(SolveKnobs), "problems": problem_table()}
+    knobs |= {"solve": knob_table(SolveKnobs), "deq": knob_table(EquilibriumKnobs)}
+    return knobs | {"problems": problem_table(), "gradients": gradient_table()}
 
 
 def with_tables(text: str) -> str:

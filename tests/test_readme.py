@@ -36,6 +36,11 @@ def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
         assert "0.7391" in printed and re.search(VERDICT, printed, re.M), printed
     elif number == 1:
         assert int(printed.split()[0]) <= 125
+    elif number == 2:
+        counts, radius = printed.splitlines()
+        forward, backward = map(int, counts.split()[:2])
+        assert 2 < forward < 40 and 2 < backward < 40 and "unconverged=0" in counts
+        assert "tensor(" in radius
     else:
         auto, damped, sliding = printed.splitlines()
         assert int(auto.split()[0]) <= 25 and "True evaluation" in auto and "window" in auto

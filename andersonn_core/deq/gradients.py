@@ -42,6 +42,8 @@ class Found:
 class GradientSpec(Spec):
     """How dL/dz* becomes gradients of the parameters and of the input."""
 
+    summary: ClassVar[str] = ""  # one sentence for the README and the page
+
     def check(self, method: MethodSpec) -> None:
         """Raise KnobError if this gradient cannot go with the forward method."""
 
@@ -59,6 +61,7 @@ class Implicit(GradientSpec):
 
     name: ClassVar[str] = "implicit"
     label: ClassVar[str] = "Implicit"
+    summary: ClassVar[str] = "The implicit function theorem; exact as far as both solves converge."
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach the adjoint solve."""
@@ -75,6 +78,9 @@ class Shine(GradientSpec):
 
     name: ClassVar[str] = "shine"
     label: ClassVar[str] = "SHINE"
+    summary: ClassVar[str] = (
+        "Implicit; the backward solve starts where Anderson's last differences say."
+    )
 
     def check(self, method: MethodSpec) -> None:
         """Only Anderson keeps pairs of differences."""
@@ -98,6 +104,9 @@ class Neumann(GradientSpec):
 
     name: ClassVar[str] = "neumann"
     label: ClassVar[str] = "Neumann series"
+    summary: ClassVar[str] = (
+        "The first terms of the adjoint's series: a fixed number of backward steps."
+    )
 
     terms: int = knob(5, "Products with the transposed Jacobian.", minimum=0, maximum=10_000,
                       typical=(0, 20), symbol="k")  # fmt: skip
@@ -121,6 +130,7 @@ class JacobianFree(GradientSpec):
 
     name: ClassVar[str] = "jacobian_free"
     label: ClassVar[str] = "Jacobian-free"
+    summary: ClassVar[str] = "The gradient of one evaluation at the equilibrium; no backward solve."
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach one evaluation."""
@@ -135,6 +145,7 @@ class Phantom(GradientSpec):
 
     name: ClassVar[str] = "phantom"
     label: ClassVar[str] = "Phantom"
+    summary: ClassVar[str] = "The gradient of a few damped steps from the equilibrium."
 
     steps: int = knob(5, "Damped steps that are taped.", minimum=1, maximum=1000, typical=(1, 10),
                       symbol="k")  # fmt: skip
@@ -158,6 +169,9 @@ class Unrolled(GradientSpec):
 
     name: ClassVar[str] = "unrolled"
     label: ClassVar[str] = "Unrolled"
+    summary: ClassVar[str] = (
+        "The derivative of Picard's or Anderson's steps; memory grows with them."
+    )
 
     def check(self, method: MethodSpec) -> None:
         """Only steps that can be made again on a tape."""
