@@ -87,7 +87,6 @@ class Driver:
         self.on_step, self.should_stop = on_step, should_stop
         self.clock = clock_for(self.layout.device)
         self.referee = Referee(self.layout.batch, knobs.rtol, knobs.atol, method.largest_window)
-        self.recorder = Recorder(self.layout.batch, self.clock)
         self.answer = self.layout.pack(z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
@@ -97,6 +96,7 @@ class Driver:
         self.z: Tensor  # (A, n) to be evaluated next
         self.evaluated: Tensor  # (A, n) evaluated last
         self._take_everyone()
+        self.recorder = Recorder(self.layout.batch, self.clock)  # after what had to be compiled
 
     @torch.no_grad()
     @np.errstate(all="ignore")  # residuals of a broken sample are inf and NaN by right

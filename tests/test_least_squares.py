@@ -279,8 +279,7 @@ def test_the_ring_holds_the_newest_differences_and_knows_their_inner_products(n,
     points = torch.randn(12, 2, 3, n, generator=generator, dtype=torch.float64)
     for now in range(1, 12):
         (last_z, last_g), (z, g) = points[now - 1], points[now]
-        lengths = window.append(z, z + g, g, last_z, last_g, now)
-        row, rhs = window.products(g)
+        row, rhs, lengths = window.append(z, g, last_z, last_g, now)
         if now == 6:
             window.keep_newest(np.array([False, True, False]))
         else:
@@ -306,8 +305,7 @@ def test_a_step_subtracts_the_weighted_differences_from_the_plain_step(n, mixing
     window = window_of(3, n, 4, mixing)
     for now in range(1, 4):  # a slot stays empty
         z, last_z, g, last_g = torch.randn(4, 3, n, generator=generator, dtype=torch.float64)
-        window.append(z, z + g, g, last_z, last_g, now)
-        window.products(g)
+        window.append(z, g, last_z, last_g, now)
     gamma = torch.randn(3, 4, generator=generator, dtype=torch.float64)
     gamma[:, 3] = 0.0
     out = torch.empty_like(z)
@@ -320,7 +318,7 @@ def test_a_selected_window_holds_the_columns_of_its_samples():
     generator = torch.Generator().manual_seed(0)
     window = window_of(4, 5, 2, dtype=torch.float32)
     for now in range(3):
-        window.append(*torch.randn(5, 4, 5, generator=generator), now)
+        window.append(*torch.randn(4, 4, 5, generator=generator), now)
     indices = torch.tensor([3, 1])
     chosen = window.select(indices)
     for name in ("du", "dg"):

@@ -13,14 +13,13 @@ from andersonn_core.kernels.rows import Rows
 
 
 def measure(
-    rows: Rows, z: Tensor, f_z: Tensor, g: Tensor
+    rows: Rows, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
 ) -> tuple[Floats, Floats]:  # (B, n) each -> (B,), (B,)
-    """Write f(z) - z into g; return ||g|| and max(||f(z)||, tiny), float64 on the host."""
-    start, value, residual = map(rows.view, (z, f_z, g))
-    norms = np.empty((2, z.shape[0]))
-    rows.subtract(value, start, out=residual)
-    norms[0], norms[1] = rows.squares(residual), rows.squares(value)
-    np.sqrt(norms, out=norms)
+    """Write f(z) - z into g; return ||g|| and max(||f(z)||, tiny), float64 on the host.
+
+    Where p is given, the plain step z + mixing g goes there.
+    """
+    norms = rows.residual(z, f_z, g, p, mixing)
     low, high = rows.limits
     if not (norms.min() > low and norms.max() < high):  # NaN fails, too
         _rescue(norms[0], g, low, high)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.kernels.residual import measure
 from andersonn_core.kernels.rows import Rows, host
 from andersonn_core.kernels.window import of_samples, wipe, write
 
@@ -33,6 +34,7 @@ class ResidualWindow:
 
     def __post_init__(self) -> None:
         self._p, self._g = self.rows.view(self.p), self.rows.view(self.g)
+        self._all = np.full(self.p.shape[1], self.size)
 
     @classmethod
     def like(cls, z: Tensor, size: int, mixing: float, rows: Rows) -> ResidualWindow:  # (B, n)
@@ -55,24 +57,28 @@ class ResidualWindow:
         """The ring's own slots: the newest residual and the one before need no other memory."""
         return self.g[0], self.g[-1]
 
-    def next_residual(self, own: Tensor) -> Tensor:  # (B, n)
-        """Where the newest residual goes before it is appended: into the ring."""
-        return self.g[(self.slot + 1) % self.size]
+    def measure(
+        self, z: Tensor, f_z: Tensor, own: Tensor
+    ) -> tuple[Tensor, tuple[Floats, Floats]]:  # (B, n) each -> (B, n), (B,), (B,)
+        """The newest residual, ||g|| and the scale of f(z).
+
+        It goes where `append` will find it: into the slot that is filled next, and so does the
+        plain step.
+        """
+        slot = (self.slot + 1) % self.size
+        g = self.g[slot]
+        return g, measure(self.rows, z, f_z, g, self.p[slot], self.mixing)
 
     def append(
-        self, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
-    ) -> None:  # (B, n) each
-        """Take the newest residual, which lies in its slot."""
-        self.slot = slot = (self.slot + 1) % self.size
-        self.stored[slot] = now
-        if self.mixing == 1.0:
-            self.p[slot].copy_(f_z)
-        else:
-            self.p[slot].copy_(z)
-            self.rows.add_scaled(self._p[slot], self._g[slot], self.mixing)
+        self, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
+    ) -> tuple[Floats, Floats, None]:  # (B, n) each -> (B, m + 1), (B, m + 1)
+        """Take the newest residual, which lies in its slot; returns its `products`."""
+        self.slot = (self.slot + 1) % self.size
+        self.stored[self.slot] = now
+        return *self.products(g), None
 
     def replace(
-        self, places: Tensor, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
+        self, places: Tensor, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
     ) -> None:  # (A,), (B, n) each
         """Store a newer residual of some samples over their newest, in the same slot."""
         self.g[self.slot, places] = g[places]
@@ -80,8 +86,7 @@ class ResidualWindow:
 
     def products(self, g: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B, m + 1), (B, m + 1)
         """The inner products of all residuals with the newest one, twice: it is g."""
-        row = self.rows.inner(self._g, self._g[self.slot])
-        return row, row
+        return self.rows.products(self._g, self.slot, self._all)
 
     def keep_newest(self, samples: Flags | slice, count: int = 0) -> None:  # (B,)
         """All slots are read always: nothing to do."""
@@ -89,7 +94,7 @@ class ResidualWindow:
     def predict(self, g: Tensor, alpha: Floats) -> Tensor:  # (B, n), (B, m + 1) -> (B, n)
         """sum_j alpha_j g_j: on an affine map the residual at sum_j alpha_j z_j."""
         mean = torch.empty_like(g)
-        self.rows.combine(alpha, self._g, self.rows.view(mean))
+        self.rows.mix(self._g, self.slot, self._all, alpha, mean)
         return mean
 
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m + 1, m + 1) each
@@ -131,7 +136,7 @@ class ResidualWindow:
         self, z: Tensor, f_z: Tensor, g: Tensor, alpha: Floats, out: Tensor
     ) -> None:  # (B, n) each, (B, m + 1)
         """Out = sum_j alpha_j p_j."""
-        self.rows.combine(alpha, self._p, self.rows.view(out))
+        self.rows.mix(self._p, self.slot, self._all, alpha, out)
 
     def select(self, indices: Tensor) -> ResidualWindow:  # (A,)
         """The window of some samples."""

@@ -1,26 +1,28 @@
-"""Row-wise arithmetic on (b, n) states: NumPy for short rows on the CPU, torch for all others.
+"""What the history's hot loops are asked to do on (B, n) states, and who does it.
 
-On short rows the cost is the calls, not the numbers, and NumPy's are cheaper than torch's. On long
-ones torch follows the user's number of threads.
+Compiled loops on the CPU; torch on other devices, and where a user gives it several threads, on
+rows so long that these are worth their start.
 """
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from andersonn_core.arrays import Floats
+from andersonn_core.arrays import Counts, Floats
 
 Array = Any  # NDArray or Tensor, whichever the rows work on
 
-LONG = 8192  # elements of a sample from which a call's cost no longer matters
+LONG = 8192  # elements of a sample from which on torch's threads are worth their start
 
 
 class Rows(Protocol):
-    """What the kernels need; arrays come from `view`, small results go to the host."""
+    """Fused passes over the state; small results go to the host.
+
+    Rings (m, B, n) come from `view`; of a ring each sample uses its newest `counts` columns.
+    """
 
     limits: tuple[float, float]  # norms outside of these under- or overflow when squared
 
@@ -28,106 +30,72 @@ class Rows(Protocol):
         """The same memory as these rows' arrays."""
         ...
 
-    def subtract(self, a: Array, b: Array, out: Array) -> None:
-        """Out = a - b."""
+    def residual(
+        self, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
+    ) -> Floats:  # (B, n) each -> (2, B)
+        """G = f(z) - z, and p = z + mixing g where it is given; ||g|| and ||f(z)||."""
         ...
 
-    def add_scaled(self, out: Array, values: Array, weight: float) -> None:
-        """Out += weight values."""
+    def append(
+        self,
+        rings: tuple[Array, Array],  # du, dg (m, B, n)
+        slot: int,
+        counts: Counts,  # (B,)
+        mixing: float,
+        points: tuple[Tensor, Tensor, Tensor, Tensor],  # z, last z, g, last g (B, n)
+    ) -> tuple[Floats, Floats, Floats]:  # (B, m), (B, m), (B,)
+        """Dg = g - last g and du = z - last z + mixing dg into their slot.
+
+        Returns the `products`, and ||z - last z|| where the slot is 0.
+        """
         ...
 
-    def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
+    def products(
+        self, columns: Array, slot: int, counts: Counts, g: Tensor | None = None
+    ) -> tuple[Floats, Floats]:  # (m, B, n), (B,), (B, n) -> (B, m), (B, m)
+        """The inner products of the columns with the one in `slot`, and with g: itself if None."""
+        ...
+
+    def mix(
+        self,
+        columns: Array,  # (m, B, n)
+        slot: int,
+        counts: Counts,  # (B,)
+        weights: Floats,  # (B, m)
+        out: Tensor,  # (B, n)
+        start: Tensor | None = None,  # (B, n)
+        g: Tensor | None = None,  # (B, n)
+        mixing: float = 1.0,
+    ) -> None:
+        """Out = sum_j weights_j columns_j; from a start, out = start + mixing g - that sum."""
+        ...
+
+    def squares(self, values: Tensor) -> Floats:  # (B, n) -> (B,)
         """||values||_2^2 of each row."""
         ...
 
-    def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
-        """The inner products of each column with its row of values."""
+    def inner(self, left: Tensor, right: Tensor) -> Floats:  # (B, n), (B, n) -> (B,)
+        """The inner product of each row with its other."""
         ...
-
-    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
-        """Out = sum_j weights_j columns_j, (b, n)."""
-        ...
-
-
-class ShortRows:
-    """NumPy on the CPU tensors' memory."""
-
-    def __init__(self, limits: tuple[float, float]) -> None:
-        self.limits = limits
-
-    def view(self, values: Tensor) -> Array:
-        """NumPy's array of a CPU tensor."""
-        return values.numpy()
-
-    def subtract(self, a: Array, b: Array, out: Array) -> None:
-        """Out = a - b."""
-        np.subtract(a, b, out=out)
-
-    def add_scaled(self, out: Array, values: Array, weight: float) -> None:
-        """Out += weight values."""
-        np.add(out, values if weight == 1.0 else weight * values, out=out)
-
-    def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
-        """By BLAS's inner product, row by row."""
-        products: Floats = np.vecdot(values, values)
-        return products
-
-    def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
-        """One inner product a column: none depends on how many there are."""
-        products: Floats = np.vecdot(columns, values).T
-        return products
-
-    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
-        """One product of a vector with a matrix a sample."""
-        np.vecmat(weights.astype(columns.dtype), columns.transpose(1, 0, 2), out=out)
-
-
-class LongRows:
-    """torch, on any device."""
-
-    def __init__(self, limits: tuple[float, float]) -> None:
-        self.limits = limits
-
-    def view(self, values: Tensor) -> Array:
-        """The tensor itself."""
-        return values
-
-    def subtract(self, a: Array, b: Array, out: Array) -> None:
-        """Out = a - b."""
-        torch.sub(a, b, out=out)
-
-    def add_scaled(self, out: Array, values: Array, weight: float) -> None:
-        """Out += weight values."""
-        out.add_(values, alpha=weight)
-
-    def squares(self, values: Array) -> Floats:  # (b, n) -> (b,)
-        """By torch's norm, whose sums are more exact than an inner product's."""
-        return host(torch.linalg.vector_norm(values, dim=1)) ** 2
-
-    def inner(self, columns: Array, values: Array) -> Floats:  # (k, b, n), (b, n) -> (b, k)
-        """(k, n) times (n,), or in the orientation of the batched product that is at memory speed.
-
-        The other one was measured 4 to 11 times slower.
-        """
-        if values.shape[0] == 1:
-            return host(torch.mv(columns[:, 0], values[0])[None])
-        return host(torch.bmm(values[:, None, :], columns.permute(1, 2, 0))[:, 0, :])
-
-    def combine(self, weights: Floats, columns: Array, out: Array) -> None:  # (b, k), (k, b, n)
-        """One product of a vector with a matrix a sample."""
-        factors = torch.from_numpy(weights).to(columns)
-        if out.shape[0] == 1:
-            torch.mv(columns[:, 0].T, factors[0], out=out[0])
-        else:
-            torch.bmm(factors[:, None, :], columns.transpose(0, 1), out=out[:, None, :])
 
 
 def rows_for(values: Tensor) -> Rows:  # (B, n)
-    """The arithmetic that is fastest for states of this shape and device."""
+    """Who is fastest on states of this shape and device; what it needs is compiled by now."""
     info = torch.finfo(values.dtype)
     limits = 1e3 * info.tiny**0.5, 1e-3 * info.max**0.5
-    short = values.device.type == "cpu" and values.shape[1] < LONG
-    return ShortRows(limits) if short else LongRows(limits)
+    if is_compiled(values.device, values.shape[1]):
+        # Where it is imported, numba is: 0.3 s that a program without a solve does not wait.
+        from andersonn_core.kernels.compiled_rows import CompiledRows
+
+        return CompiledRows(limits, values.dtype)
+    from andersonn_core.kernels.torch_rows import TorchRows
+
+    return TorchRows(limits)
+
+
+def is_compiled(device: torch.device, n: int) -> bool:
+    """Whether states of n elements there have compiled loops: one thread's, they stand alone."""
+    return device.type == "cpu" and (n < LONG or torch.get_num_threads() == 1)
 
 
 def host(values: Tensor) -> Floats:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.kernels.residual import measure
 from andersonn_core.kernels.rows import Rows, host
 
 
@@ -34,7 +35,6 @@ class DifferenceWindow:
 
     def __post_init__(self) -> None:
         self._du, self._dg = self.rows.view(self.du), self.rows.view(self.dg)
-        self._runs: list[tuple[slice, slice]] = []
 
     @classmethod
     def like(cls, z: Tensor, size: int, mixing: float, rows: Rows) -> DifferenceWindow:  # (B, n)
@@ -62,33 +62,35 @@ class DifferenceWindow:
 
     def residuals(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (B, n) each
         """Memory for the newest residual and the one before."""
-        return torch.empty_like(z), torch.empty_like(z)
+        return z.new_empty(z.shape), z.new_empty(z.shape)
 
-    def next_residual(self, own: Tensor) -> Tensor:  # (B, n)
-        """Where the newest residual goes before it is appended: into the caller's memory."""
-        return own
+    def measure(
+        self, z: Tensor, f_z: Tensor, own: Tensor
+    ) -> tuple[Tensor, tuple[Floats, Floats]]:  # (B, n) each -> (B, n), (B,), (B,)
+        """The newest residual, in the caller's memory, ||g|| and the scale of f(z)."""
+        return own, measure(self.rows, z, f_z, own)
 
     def keep_newest(self, samples: Flags | slice, count: int = 0) -> None:  # (B,)
         """Of what these samples have stored only so many differences count any more."""
         self.count[samples] = np.minimum(self.count[samples], count)
 
     def append(
-        self, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
-    ) -> Floats | None:  # (B, n) each -> (B,)
-        """Store the newest differences over the oldest; in slot 0 also measure ||dz||."""
+        self, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
+    ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m), (B, m), (B,)
+        """Store the newest differences over the oldest.
+
+        Returns their `products`, and in slot 0 also ||dz||.
+        """
         self.slot = slot = (self.slot + 1) % self.size
         self.stored[slot] = now
         self.count = np.minimum(self.count + 1, self.size)
-        rows, du, dg = self.rows, self._du[slot], self._dg[slot]
-        new, before, g_new, g_before = map(rows.view, (z, last_z, g, last_g))
-        rows.subtract(g_new, g_before, out=dg)
-        rows.subtract(new, before, out=du)
-        lengths = None if slot else np.sqrt(rows.squares(du))
-        rows.add_scaled(du, dg, self.mixing)
-        return lengths
+        row, rhs, lengths = self.rows.append(
+            (self._du, self._dg), slot, self.count, self.mixing, (z, last_z, g, last_g)
+        )
+        return row, rhs, None if slot else lengths
 
     def replace(
-        self, places: Tensor, z: Tensor, f_z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
+        self, places: Tensor, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
     ) -> None:  # (A,), (B, n) each
         """Store newer differences of some samples over their newest, in the same slot."""
         dg = g[places] - last_g[places]
@@ -97,23 +99,13 @@ class DifferenceWindow:
 
     def products(self, g: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B, m), (B, m)
         """The inner products of all columns with the newest one, and with g."""
-        rows, newest, target = self.rows, self._dg[self.slot], self.rows.view(g)
-        gram, rhs = np.zeros((2, self.count.size, self.size))
-        self._runs = self._equal_counts()
-        for run, used in self._runs:
-            columns = self._dg[used, run]
-            gram[run, used] = rows.inner(columns, newest[run])
-            rhs[run, used] = rows.inner(columns, target[run])
-        return gram, rhs
+        return self.rows.products(self._dg, self.slot, self.count, g)
 
     def project(self, gamma: Floats) -> None:  # (B, m)
         """Take gamma's combination of the older columns off the newest one, in place."""
-        for ring in (self._du, self._dg):
-            taken = torch.empty_like(self.dg[0])
-            view = self.rows.view(taken)
-            for run, used in self._runs:
-                self.rows.combine(gamma[run, used], ring[used, run], out=view[run])
-            self.rows.subtract(ring[self.slot], view, out=ring[self.slot])
+        for ring, columns in ((self.du, self._du), (self.dg, self._dg)):
+            newest = ring[self.slot]
+            self.rows.mix(columns, self.slot, self.count, gamma, newest, start=newest)
 
     def erase(self, samples: Flags) -> None:  # (B,)
         """Make the newest differences of these samples zero: not finite, they would spread."""
@@ -125,24 +117,13 @@ class DifferenceWindow:
         self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, out: Tensor
     ) -> None:  # (B, n) each, (B, m)
         """Out = z + mixing g - dU^T gamma."""
-        # The correction is summed up before it meets the iterate: adding it there in pieces would
-        # round in the size of z each time (Poisson 128x128, float32: never 1e-6, against 236).
-        rows, target = self.rows, self.rows.view(out)
-        for run, used in self._runs:  # who has forgotten since then has no weights
-            rows.combine(gamma[run, used], self._du[used, run], out=target[run])
-        if self.mixing == 1.0:
-            rows.subtract(rows.view(f_z), target, out=target)
-        else:
-            rows.subtract(rows.view(z), target, out=target)
-            rows.add_scaled(target, rows.view(g), self.mixing)
+        start, moved = (f_z, None) if self.mixing == 1.0 else (z, g)
+        self.rows.mix(self._du, self.slot, self.count, gamma, out, start, moved, self.mixing)
 
     def predict(self, g: Tensor, gamma: Floats) -> Tensor:  # (B, n), (B, m) -> (B, n)
         """G - dG^T gamma: on an affine map the residual at z - dZ^T gamma."""
         left = torch.empty_like(g)
-        view = self.rows.view(left)
-        for run, used in self._runs:
-            self.rows.combine(gamma[run, used], self._dg[used, run], out=view[run])
-        self.rows.subtract(self.rows.view(g), view, out=view)
+        self.rows.mix(self._dg, self.slot, self.count, gamma, left, start=g)
         return left
 
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
@@ -169,24 +150,6 @@ class DifferenceWindow:
         if not np.isfinite(products).all():
             wipe((self.du, self.dg), slots, places, products)
         return slots, products
-
-    def _equal_counts(self) -> list[tuple[slice, slice]]:
-        """Neighbours with equally many columns, and where those lie.
-
-        A sample's sums depend on its own number only. Where the columns go round the end of the
-        ring, all are read.
-        """
-        count = self.count
-        if np.count_nonzero(count == count[0]) == len(count):
-            return [(slice(None), self._used(int(count[0])))]
-        ends = [0, *(np.flatnonzero(np.diff(count)) + 1), len(count)]
-        return [
-            (slice(a, b), self._used(int(count[a]))) for a, b in zip(ends, ends[1:], strict=False)
-        ]
-
-    def _used(self, count: int) -> slice:
-        first = self.slot + 1 - count
-        return slice(first, self.slot + 1) if first >= 0 else slice(None)
 
     def select(self, indices: Tensor) -> DifferenceWindow:  # (A,)
         """The window of some samples."""

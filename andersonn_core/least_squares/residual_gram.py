@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.compiling import prepare
 from andersonn_core.least_squares.filtering import Filter
 from andersonn_core.least_squares.gram import ScaledGram
 from andersonn_core.least_squares.weights import Weights
+
+
+def compiled_loops() -> Any:
+    """The module of the loops; its first call takes as long as they take to compile or load."""
+    from andersonn_core.least_squares import residual_loops
+
+    prepare(residual_loops.__name__)
+    return residual_loops
 
 
 @dataclass
@@ -27,6 +37,10 @@ class ResidualGram:
     ridge: float
     precision: float
     slot: int = 0  # of the newest residual
+
+    def __post_init__(self) -> None:
+        self._loops = compiled_loops()
+        self._everyone = np.ones(len(self.used), np.bool_)
 
     @classmethod
     def of(cls, batch: int, size: int, ridge: float, precision: float) -> ResidualGram:
@@ -64,13 +78,10 @@ class ResidualGram:
         Returns whose residual is not finite: it is not used.
         """
         self.slot, self.stored = slot, stored
-        good = row[:, slot] < np.inf  # False for NaN
-        if np.count_nonzero(good) < len(good):
-            row = np.where(good[:, None], row, 0.0)
-        self.products[:, slot] = self.products[:, :, slot] = row
-        self.used[:, slot] = good if samples is None else good & samples
-        lost = ~good if samples is None else ~good & samples
-        return lost if lost.any() else None
+        storing = self._everyone if samples is None else np.ascontiguousarray(samples)
+        lost = np.empty_like(storing)
+        self._loops.store(self.products, self.used, slot, row, storing, lost)
+        return lost if np.count_nonzero(lost) else None
 
     def solve(self, rhs: Floats, columns: Filter | None = None) -> Weights:  # (B, m + 1)
         """Weights alpha_j = gamma_j and, for the newest residual, 1 - sum_j gamma_j.
@@ -78,30 +89,24 @@ class ResidualGram:
         `used` and `pivots` are those of the differences: the newest has none. A filter sees their
         matrix.
         """
-        line = np.where(self.used[:, self.slot, None], rhs, 0.0)  # it may be NaN where not
-        rhs = line[:, self.slot, None] - line
-        scaled = self._scaled(line, self.products, self.used)
-        weights = scaled.solve_once(rhs, self.stored, columns)
+        scaled, target = self._scaled(rhs, self.products, self.used)
+        dropped = scaled.factor(self._everyone, self.stored)
+        weights = scaled.solve(target, columns)
         weights.gamma[:, self.slot] = 1 - weights.gamma.sum(1)
+        weights.dropped = dropped if np.count_nonzero(dropped) else None
         return weights
 
-    def _scaled(self, line: Floats, products: Floats, used: Flags) -> ScaledGram:
+    def _scaled(
+        self, line: Floats, products: Floats, used: Flags
+    ) -> tuple[ScaledGram, Floats]:  # (B, m + 1), (B, m + 1, m + 1), (B, m + 1)
         """The problem of the differences from the newest residual, not yet factored."""
-        matrix = products - line[:, :, None]
-        matrix -= line[:, None, :]
-        matrix += line[:, self.slot, None, None]
-        slots = np.arange(len(self.stored))
-        square = matrix[:, slots, slots]
-        used = used & (square > 0) & used[:, self.slot, None]
-        used[:, self.slot] = False
-        scale = used / np.sqrt(np.where(used, square, 1.0))
-        matrix *= scale[:, :, None]
-        matrix *= scale[:, None, :]
-        if not np.isfinite(matrix).all():  # where nothing is used
-            matrix[~np.isfinite(matrix)] = 0.0
-        matrix[:, slots, slots] = 1.0 + self.ridge * used
-        nothing, ones = np.zeros_like(matrix), np.ones_like(scale)
-        return ScaledGram(matrix, nothing, scale, ones, self.ridge, self.precision)
+        batch, size = used.shape
+        part = ScaledGram.of(batch, size, self.ridge, self.precision)
+        rhs = np.empty_like(line)
+        self._loops.differences(
+            products, used, line, self.slot, self.ridge, part.matrix, part.scale, rhs
+        )
+        return part, rhs
 
     def differences(self, places: Counts) -> ScaledGram:  # (A,)
         """The factored problems of some samples' differences from the newest residual.
@@ -110,7 +115,7 @@ class ResidualGram:
         """
         used, products = self.used[places], self.products[places]
         used[:, (self.slot + 1) % used.shape[1]] = False
-        scaled = self._scaled(products[:, self.slot], products, used)
+        scaled, _ = self._scaled(products[:, self.slot].copy(), products, used)
         scaled.factor(np.ones(len(places), np.bool_), self.stored)
         return scaled
 

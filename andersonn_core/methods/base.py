@@ -88,13 +88,13 @@ class MethodState:
         self, z: Tensor, f_z: Tensor, running: Flags | None = None
     ) -> tuple[Floats, Floats]:  # (B, n), (B, n), (B,) -> (B,), (B,)
         """Store g = f(z) - z; return ||g|| and the scale max(||f(z)||, tiny)."""
-        self.norms = norm, scale = measure(self.rows, z, f_z, self.residual())
+        self.norms = norm, scale = self.residual(z, f_z)
         self.progress.add(norm / scale, running)
         return self.norms
 
-    def residual(self) -> Tensor:  # (B, n)
-        """Where the newest residual is to be stored."""
-        return self.g
+    def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
+        """The same without a record of it."""
+        return measure(self.rows, z, f_z, self.g)
 
     def target(self, z: Tensor) -> Tensor:  # (B, n)
         """One of two buffers in turn: the next point may overwrite the last but one, not z."""

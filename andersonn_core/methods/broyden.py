@@ -82,7 +82,7 @@ class Broyden(MethodSpec):
         rank = torch.zeros(batch, dtype=torch.int64, device=z.device)
         return BroydenState(
             BroydenDiagnostics(no_event(z), np.full(len(z), self.mixing), rank.cpu().numpy()),
-            torch.empty_like(z),
+            z.new_empty(z.shape),
             rows_for(z),
             Progress.of(batch),
             u=z.new_zeros(batch, self.window, n),

@@ -129,7 +129,7 @@ class Choosing(Slide):
     def judge(self, state: WindowState, probe: Probe, error: Floats) -> None:
         """Give every sample its mode."""
         assert state.norms is not None
-        foretold = np.sqrt(state.rows.squares(state.rows.view(probe.foretold)))
+        foretold = np.sqrt(state.rows.squares(probe.foretold))
         limit = ROUNDING * state.fallback.rounding * state.norms[1] * probe.weight
         enough = state.gram.used.sum(1) >= min(4, state.window.size)
         informed = probe.samples & enough & (foretold > INFORMED * limit) & np.isfinite(error)

@@ -29,7 +29,7 @@ class Picard(MethodSpec):
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """No workspace beyond one residual."""
         plain = StepDiagnostics(no_event(z), np.full(len(z), self.mixing))
-        return MethodState(plain, torch.empty_like(z), rows_for(z), Progress.of(len(z)))
+        return MethodState(plain, z.new_empty(z.shape), rows_for(z), Progress.of(len(z)))
 
     def step(
         self, state: MethodState, z: Tensor, f_z: Tensor

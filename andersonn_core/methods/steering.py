@@ -117,7 +117,7 @@ class Steering:
         state.mixing = mixing
         gamma = None if weights is None else weights.gamma
         self.left = state.g.clone() if gamma is None else state.window.predict(state.g, gamma)
-        self.left_square = state.rows.squares(state.rows.view(self.left))
+        self.left_square = state.rows.squares(self.left)
         change = z_next.new_tensor(mixing - self.base)[:, None]
         z_next.addcmul_(self.left, change)
 
@@ -141,8 +141,7 @@ class Steering:
         """
         if self.left is None or self.left_square is None:
             return np.full(len(norm), np.nan)
-        view = state.rows.view(self.left)
-        inner = state.rows.inner(view[None], state.rows.view(state.g))[:, 0]
+        inner = state.rows.inner(self.left, state.g)
         along = self.left_square - inner
         length = self.left_square - 2 * inner + norm**2
         best: Floats = np.where(length > 0, self.sight.mixing * along / length, np.nan)

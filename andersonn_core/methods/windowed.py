@@ -135,10 +135,10 @@ class WindowState(MethodState):
         """The largest ||dz|| / ||dg|| seen: in every m-th step, which is when it is measured."""
         return self.stretch
 
-    def residual(self) -> Tensor:  # (B, n)
+    def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
         """The window says where: a ring of residuals holds it already."""
-        self.g = self.window.next_residual(self.g)
-        return self.g
+        self.g, norms = self.window.measure(z, f_z, self.g)
+        return norms
 
     def notes(self) -> tuple[str, ...]:
         """The keeper's, the steering's and the guard's."""
@@ -199,7 +199,7 @@ class WindowState(MethodState):
         since = self.steps - settings.delay  # evaluations since the history started
         weights = None
         if self.window.size and since > self.window.nothing:
-            rhs = self._remember(z, f_z, event)
+            rhs = self._remember(z, event)
             if settings.fallback:
                 self._watch(event)
             if guard is not None:
@@ -223,15 +223,13 @@ class WindowState(MethodState):
         self.norms, self.evaluation, self.steps = None, self.evaluation + 1, self.steps + 1
         return z_next
 
-    def _remember(
-        self, z: Tensor, f_z: Tensor, event: Events
-    ) -> Floats:  # (B, n), (B, n), (B,) -> (B, m)
+    def _remember(self, z: Tensor, event: Events) -> Floats:  # (B, n), (B,) -> (B, m)
         """Store the newest difference; the keeper makes room for it."""
         self.timer.lap("gram")
         window, gram = self.window, self.gram
         self.keeper.make_room(self, event)
-        lengths = window.append(z, f_z, self.g, self.last_z, self.last_g, self.evaluation)
-        row, rhs = self.keeper.settle(self, *window.products(self.g))
+        row, rhs, lengths = window.append(z, self.g, self.last_z, self.last_g, self.evaluation)
+        row, rhs = self.keeper.settle(self, row, rhs)
         storing = ~self.fallback.plain if self.fallback.active else None
         dropped = gram.store(window.slot, row, storing, window.stored)
         if dropped is not None:
@@ -354,7 +352,7 @@ class WindowState(MethodState):
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
         """Compare residuals with the foretold ones; go on as if there had been no probe."""
         assert self.norms is not None
-        off = self.rows.view(torch.sub(self.g, probe.foretold))
+        off = torch.sub(self.g, probe.foretold)
         self._save_best(z)
         if not probe.samples.all():
             self._go_on(probe, z, f_z)
@@ -369,7 +367,7 @@ class WindowState(MethodState):
         assert self.norms is not None
         window, among = self.window, np.flatnonzero(~probe.samples)
         places = self.places(~probe.samples)
-        window.replace(places, z, f_z, self.g, self.last_z, self.last_g)
+        window.replace(places, z, self.g, self.last_z, self.last_g)
         row, rhs = window.products(self.g)
         part: Any = self.gram.select(places)
         part.store(window.slot, row[among], None, window.stored)

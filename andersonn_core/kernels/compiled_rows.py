@@ -1,0 +1,85 @@
+"""The passes over CPU states as compiled loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from andersonn_core.arrays import Counts, Floats
+from andersonn_core.compiling import prepare
+from andersonn_core.kernels import loops
+from andersonn_core.kernels.rows import Array
+
+
+class CompiledRows:
+    """NumPy's views of the tensors' memory, handed to the loops; a copy of what has gaps."""
+
+    def __init__(self, limits: tuple[float, float], dtype: torch.dtype) -> None:
+        self.limits = limits
+        prepare(loops.__name__, str(dtype).removeprefix("torch."))
+
+    def view(self, values: Tensor) -> Array:
+        """NumPy's array of a CPU tensor."""
+        return values.contiguous().numpy()
+
+    def residual(
+        self, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
+    ) -> Floats:  # (B, n) each -> (2, B)
+        """One pass."""
+        norms, gap = np.empty((2, z.shape[0])), g.numpy()
+        plain = gap if p is None else p.numpy()
+        loops.residual(self.view(z), self.view(f_z), gap, plain, mixing, p is not None, norms)
+        return norms
+
+    def append(
+        self,
+        rings: tuple[Array, Array],  # (m, B, n)
+        slot: int,
+        counts: Counts,  # (B,)
+        mixing: float,
+        points: tuple[Tensor, Tensor, Tensor, Tensor],  # (B, n)
+    ) -> tuple[Floats, Floats, Floats]:  # (B, m), (B, m), (B,)
+        """One pass over the points and the columns."""
+        gram, rhs = np.empty((2, len(counts), len(rings[0])))
+        lengths, (z, last_z, g, last_g) = np.empty(len(counts)), map(self.view, points)
+        results = lengths, gram, rhs
+        loops.append(*rings, slot, mixing, counts, z, last_z, g, last_g, True, *results)
+        return gram, rhs, lengths
+
+    def products(
+        self, columns: Array, slot: int, counts: Counts, g: Tensor | None = None
+    ) -> tuple[Floats, Floats]:  # (m, B, n), (B,), (B, n) -> (B, m), (B, m)
+        """One pass over the columns."""
+        gram, rhs = np.empty((2, len(counts), len(columns)))
+        lengths, now = np.empty(len(counts)), columns[slot] if g is None else self.view(g)
+        results = lengths, gram, rhs
+        loops.append(columns, columns, slot, 0.0, counts, now, now, now, now, False, *results)
+        return gram, rhs
+
+    def mix(
+        self,
+        columns: Array,  # (m, B, n)
+        slot: int,
+        counts: Counts,  # (B,)
+        weights: Floats,  # (B, m)
+        out: Tensor,  # (B, n)
+        start: Tensor | None = None,  # (B, n)
+        g: Tensor | None = None,  # (B, n)
+        mixing: float = 1.0,
+    ) -> None:
+        """One pass; out may be the start."""
+        target = out.numpy()
+        begin = target if start is None else self.view(start)
+        damped, weight = (begin, 0.0) if g is None else (self.view(g), mixing)
+        alone = start is None
+        loops.mix(columns, slot, counts, weights, alone, begin, damped, weight, target)
+
+    def squares(self, values: Tensor) -> Floats:  # (B, n) -> (B,)
+        """By BLAS's inner product, row by row."""
+        return self.inner(values, values)
+
+    def inner(self, left: Tensor, right: Tensor) -> Floats:  # (B, n), (B, n) -> (B,)
+        """By BLAS, too: it is rarely asked for."""
+        products: Floats = np.vecdot(left.numpy(), right.numpy())
+        return products
