@@ -160,6 +160,8 @@ def install(extras: set, asked_torch: str) -> None:
     pip_install("--quiet", "hatchling")  # our build backend, pinned like everything else
     target = ",".join(sorted(extras))
     pip_install("--no-build-isolation", *torch_index(build), "-e", f".[{target}]")
+    print("anderson-lab: compiling the solvers' loops, once", flush=True)
+    subprocess.call([str(VENV_PYTHON), "-m", "andersonn_core.kernels"], cwd=ROOT)
     record = {"folder": str(ROOT), "torch": build, "inputs": digest, "extras": sorted(extras)}
     STAMP.write_text(json.dumps(record, indent=1) + "\n")
 

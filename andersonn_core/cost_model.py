@@ -15,16 +15,16 @@ import numpy as np
 from andersonn_core.arrays import Floats
 from andersonn_core.student import t_975
 
-CALLS = 2.5e-4  # seconds of one small step: a guess for the first trial (`make bench-steps`)
+CALLS = 2e-4  # seconds of one small step: a guess for the first trial (`make bench-steps`)
 BANDWIDTH = 8e9  # bytes per second of one core on long vectors: a guess, too
 
 
 def mixing_seconds(batch: int, n: int, window: int, itemsize: int) -> float:
     """About what one step takes between two evaluations, before any was measured.
 
-    A full window's step reads its 2 m columns once and half of them again, and a dozen vectors.
+    A full window's step reads its 2 m columns once, and ten vectors.
     """
-    return CALLS + (3 * window + 12) * batch * n * itemsize / BANDWIDTH
+    return CALLS + (2 * window + 10) * batch * n * itemsize / BANDWIDTH
 
 
 def speedup(n_forward: float, n_anderson: float, map_seconds: float, mixing: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from andersonn_core.kernels.rows import LONG
+from andersonn_core.kernels.rows import is_compiled
 from andersonn_core.layout import StateLayout
 from andersonn_core.machine import Machine, measure_machine
 from andersonn_core.methods import METHODS, Anderson, MethodSpec, Picard
@@ -170,8 +170,10 @@ def mixing_work(
     By the passes of the kernels over states (B, n) of the working dtype; None: the full window.
     Left out is what has no n in it, such as each sample's Gram matrix. Only Anderson without QR
     and with one mixing, and forward iteration, have a formula. With m differences and mixing 1 a
-    step moves 3 m + 20 + 1 / m states' worth of words, with residuals 2 m + 11.
+    compiled step moves 2 m + 10 states' worth of words, with residuals 2 m + 7; torch's calls, on
+    long rows and several threads, 3 m + 20 + 1 / m and 2 m + 11.
     """
+    compiled = is_compiled(torch.device("cpu"), n)
     if isinstance(method, Picard):
         step = _plain(method.mixing)
     elif not isinstance(method, Anderson) or method.least_squares == "qr":
@@ -181,11 +183,15 @@ def mixing_work(
     else:
         if method.mixing == AUTO or method.randomize == "mixing":
             return Work(None, None, None, 0, ("a mixing that changes",))
-        size, mixing = method.slots(n), method.first_mixing
-        short = n < LONG and mixing != 1.0
-        used = size if depth is None else depth
-        step = _anderson(method, size, used, short) if used else _plain(mixing)
-    step += _MEASURE
+        size, damped = method.slots(n), method.first_mixing != 1.0
+        used, residuals = size if depth is None else depth, method.least_squares == "residuals"
+        if not used:
+            step = _plain(method.first_mixing)
+        elif compiled:
+            step = _loops_of_residuals(size, damped) if residuals else _loops(used, damped)
+        else:
+            step = _calls_of_residuals(size, damped) if residuals else _calls(size, used, damped)
+    step += _MEASURE if compiled else _MEASURE_BY_CALLS
     per_word = batch * n * dtype.itemsize
     return Work(
         flops=round(step.flops * batch * n),
@@ -209,8 +215,9 @@ class _Passes:
         return _Passes(*(a + b for a, b in zip(mine, its, strict=True)))
 
 
-# g = f(z) - z, then ||g|| and ||f(z)||, of z, f(z) and g.
-_MEASURE = _Passes(flops=1 + 2 + 2, words=3 + 1 + 1, vectors=3, calls=3)
+# g = f(z) - z, ||g|| and ||f(z)||, of z, f(z) and g.
+_MEASURE = _Passes(flops=1 + 2 + 2, words=3, vectors=3, calls=1)
+_MEASURE_BY_CALLS = _Passes(flops=1 + 2 + 2, words=3 + 1 + 1, vectors=3, calls=3)
 
 
 def _plain(mixing: float) -> _Passes:
@@ -218,20 +225,43 @@ def _plain(mixing: float) -> _Passes:
     return _Passes(0, 2, 1, 1) if mixing == 1.0 else _Passes(1, 3, 1, 1)
 
 
-def _anderson(method: Anderson, size: int, depth: float, temporary: bool) -> _Passes:
-    """`temporary`: NumPy scales into memory of its own before it adds."""
-    damped = method.first_mixing != 1.0
-    scaled = _Passes(2, 5, 0, 2) if temporary else _Passes(1, 3, 0, 1)
-    if method.least_squares == "residuals":
-        columns = size + 1
-        append = _Passes(0, 2, 0, 1)
-        step = append + _sweep(columns) + _sweep(columns) + _Passes(0, 0, 2 * columns, 0)
-        return step + scaled if damped else step
+def _loops(depth: float, damped: bool) -> _Passes:
+    """The newest differences and all inner products, then the step."""
+    append = _Passes(6 + 4 * _pairs(depth), 6 + depth - 1, 2, 1)  # last z is where the step goes
+    mix = _Passes(2 * depth + 1, depth + 2, 2 * depth, 1)
+    return append + mix + _Passes(2, 1, 0, 0) if damped else append + mix
+
+
+def _pairs(columns: float) -> int:
+    """Inner products are taken two columns at a time, the last one twice if there is no other."""
+    return 2 * math.ceil(columns / 2)
+
+
+def _loops_of_residuals(size: int, damped: bool) -> _Passes:
+    """The plain step is stored while the residual is; the inner products come out twice."""
+    columns = size + 1
+    products = _Passes(4 * _pairs(columns), columns, 0, 1)
+    mix = _Passes(2 * columns, columns + 1, 0, 1)
+    return products + mix + _Passes(2 if damped else 0, 1, 2 * columns, 0)
+
+
+def _calls(size: int, depth: float, damped: bool) -> _Passes:
+    """By torch: the newest differences in three calls, each sweep over the columns in one."""
     length = _Passes(2 / size, 1 / size, 0, 0)  # ||dz|| of slot 0
-    append = _Passes(2, 6, 2, 2) + scaled + length  # dg, du; last z is where the step goes
+    append = _Passes(2, 6, 2, 2) + _SCALED + length  # dg, du; last z is where the step goes
     end = _Passes(1, 3, 2 * depth, 1)
     step = append + _sweep(depth) + _sweep(depth) + _sweep(depth) + end
-    return step + scaled if damped else step
+    return step + _SCALED if damped else step
+
+
+def _calls_of_residuals(size: int, damped: bool) -> _Passes:
+    """The plain step is a call of its own."""
+    columns = size + 1
+    append = _SCALED if damped else _Passes(0, 2, 0, 1)
+    return append + _sweep(columns) + _sweep(columns) + _Passes(0, 0, 2 * columns, 0)
+
+
+_SCALED = _Passes(1, 3, 0, 1)  # values of a vector added to another's
 
 
 def _sweep(columns: float) -> _Passes:
