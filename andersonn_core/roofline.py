@@ -188,7 +188,7 @@ def mixing_work(
         if not used:
             step = _plain(method.first_mixing)
         elif compiled:
-            step = _loops_of_residuals(size, damped) if residuals else _loops(used, damped)
+            step = _loops_of_residuals(size) if residuals else _loops(used, damped)
         else:
             step = _calls_of_residuals(size, damped) if residuals else _calls(size, used, damped)
     step += _MEASURE if compiled else _MEASURE_BY_CALLS
@@ -228,8 +228,8 @@ def _plain(mixing: float) -> _Passes:
 def _loops(depth: float, damped: bool) -> _Passes:
     """The newest differences and all inner products, then the step."""
     append = _Passes(6 + 4 * _pairs(depth), 6 + depth - 1, 2, 1)  # last z is where the step goes
-    mix = _Passes(2 * depth + 1, depth + 2, 2 * depth, 1)
-    return append + mix + _Passes(2, 1, 0, 0) if damped else append + mix
+    mix = _Passes(2 * depth + 3, depth + 2, 2 * depth, 1)
+    return append + mix + _Passes(0, 1, 0, 0) if damped else append + mix
 
 
 def _pairs(columns: float) -> int:
@@ -237,12 +237,12 @@ def _pairs(columns: float) -> int:
     return 2 * math.ceil(columns / 2)
 
 
-def _loops_of_residuals(size: int, damped: bool) -> _Passes:
+def _loops_of_residuals(size: int) -> _Passes:
     """The plain step is stored while the residual is; the inner products come out twice."""
     columns = size + 1
     products = _Passes(4 * _pairs(columns), columns, 0, 1)
     mix = _Passes(2 * columns, columns + 1, 0, 1)
-    return products + mix + _Passes(2 if damped else 0, 1, 2 * columns, 0)
+    return products + mix + _Passes(2, 1, 2 * columns, 0)
 
 
 def _calls(size: int, depth: float, damped: bool) -> _Passes:
