@@ -80,6 +80,12 @@ class Kept:
         """Copy `values`, or values + weight more, of `samples`."""
         if self.values is None:
             self.values = torch.zeros_like(values)
+        if np.count_nonzero(samples) == len(samples):  # one long sample, say: no copy in between
+            if more is None:
+                self.values.copy_(values)
+            else:
+                torch.add(values, more, alpha=weight, out=self.values)
+            return
         places = _places(samples, values)
         taken = values[places]
         self.values[places] = taken if more is None else taken.add_(more[places], alpha=weight)
