@@ -202,13 +202,15 @@ class Driver:
     def _compact(self, going_on: Flags) -> Flags:  # (A,) -> (A,)
         """Drop finished samples from the rows once fewer than half still run; who goes on."""
         few = 2 * int(going_on.sum()) < len(going_on) and self.num_evals + 2 <= self.knobs.max_iter
-        able = self.layout.batch_dims == 1 and hasattr(self.f, "select")
+        select: Any = getattr(self.f, "select", None)
+        able = self.layout.batch_dims == 1 and select is not None
         if not (self.knobs.compact and few and able) or self.confirmed_from:
             return going_on
-        self._store_answers()
         keep = np.flatnonzero(going_on)
-        self.rows = keep if isinstance(self.rows, slice) else self.rows[keep]
-        self.map = self.layout.wrap(self.f.select(self._on_device(self.rows)))  # type: ignore[attr-defined]
+        rows = keep if isinstance(self.rows, slice) else self.rows[keep]
+        part = select(self._on_device(rows))  # may raise: nothing has changed yet
+        self._store_answers()
+        self.rows, self.map = rows, self.layout.wrap(part)
         places = self._on_device(keep)
         self.z, self.evaluated = self.z[places], self.evaluated[places]
         self.state, self.best = self.state.select(places), self.best.select(places)

@@ -5,7 +5,7 @@ At z* = f(z*, p), with J = df/dz and an incoming gradient v = dL/dz*:
     dL/dp = (df/dp)^T u,   u = J^T u + v
 
 so the backward pass is a linear fixed-point problem of its own (Bai, Kolter, Koltun, "Deep
-equilibrium models", NeurIPS 2019, theorem 1). It is solved by any of our methods, and
+equilibrium models", NeurIPS 2019). It is solved by any of our methods, and
 differentiated, where a graph of the gradient is asked for, by the same theorem once more.
 """
 
@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from andersonn_core.deq.tape import Tape
+from andersonn_core.deq.sameness import check_value
+from andersonn_core.deq.tape import Tape, hooks_of_others
 from andersonn_core.results import SolveResult
 
 Rows = Callable[[Tensor], Tensor]  # (B, n) -> (B, n)
-DRIFT = 1e3  # rounding errors by which f may differ at the same point, where it is a function
 
 
 class AdjointWarning(UserWarning):
@@ -53,13 +53,17 @@ class AdjointMap:
 
     def __call__(self, u: Tensor) -> Tensor:  # (B, n) -> (B, n)
         """Evaluate the map."""
-        return self.transposed(u.to(self.narrow)).to(self.v.dtype).add_(self.v)
+        # not in place: where f hands its state on, the product is u itself
+        return self.transposed(u.to(self.narrow)).to(self.v.dtype) + self.v
 
-    def select(self, indices: Tensor) -> AdjointMap:  # (A,)
-        """The map of some samples, which costs an evaluation of f for these."""
+    @property
+    def select(self) -> Callable[[Tensor], AdjointMap] | None:
+        """Makes the map of some samples (A,), at the price of an evaluation of f for these."""
+        return None if self.tape_of is None else self._select
+
+    def _select(self, indices: Tensor) -> AdjointMap:  # (A,)
         assert self.tape_of is not None
-        tape = self.tape_of(indices)
-        return AdjointMap(tape.transposed, self.v[indices], self.narrow)
+        return AdjointMap(self.tape_of(indices).transposed, self.v[indices], self.narrow)
 
 
 @dataclass(frozen=True)
@@ -77,30 +81,43 @@ class Adjoint:
     def __call__(
         self, transposed: Rows, v: Tensor, tape_of: Callable[[Tensor], Tape] | None = None
     ) -> Tensor:  # (B, n) -> (B, n)
-        """U, in float32 at least; v where v is not finite, since nothing can be solved then."""
-        if not bool(torch.isfinite(v).all()):
-            warnings.warn(
-                "the gradient that reaches the equilibrium holds NaN or infinity and is passed on "
-                "as it is: look for a loss that overflowed, or lower the learning rate.",
-                AdjointWarning,
-                stacklevel=2,
-            )
-            return v
+        """The solution in float32 at least; v itself for samples whose v is not finite."""
         wide = v.float() if v.dtype == torch.bfloat16 else v
-        start = wide if self.start is None else self.start(wide)
-        return self.solve(AdjointMap(transposed, wide, v.dtype, tape_of), start)
+        fine = torch.isfinite(wide).all(1)  # (B,)
+        if bool(fine.all()):
+            return self._solved(AdjointMap(transposed, wide, v.dtype, tape_of))
+        warnings.warn(_not_finite(fine), AdjointWarning, stacklevel=2)
+        known = torch.where(fine[:, None], wide, 0.0)
+        u = self._solved(AdjointMap(transposed, known, v.dtype, tape_of))
+        return torch.where(fine[:, None], u, wide)
+
+    def _solved(self, step: AdjointMap) -> Tensor:  # (B, n)
+        if self.start is None:
+            return self.solve(step, step.v)
+        start = self.start(step.v)
+        usable = torch.isfinite(start).all(1, keepdim=True)
+        return self.solve(step, torch.where(usable, start, step.v))
+
+
+def _not_finite(fine: Tensor) -> str:  # (B,)
+    return (
+        "the gradient that reaches the equilibrium holds NaN or infinity in "
+        f"{int((~fine).sum())} of {len(fine)} samples and is passed on there as it is: look for a "
+        "loss that overflowed, or lower the learning rate."
+    )
 
 
 def attach(
-    f: Cut, z: Tensor, adjoint: Adjoint, known: Sequence[Tensor]
+    f: Cut, z: Tensor, adjoint: Adjoint, known: Sequence[Tensor], check: Callable[[Tensor], None]
 ) -> Tensor:  # (B, n), (B, n) -> (B, n)
-    """Z with the gradient of the equilibrium; f is evaluated once more, with a tape.
+    """The values of z, to the last bit, with the gradient of the equilibrium.
 
-    Its value is z to the last bit. f gets leaves in place of `known`, tensors that may have long
-    graphs of their own; parameters are found in the graph.
+    f is evaluated once more, with a tape, and `check(f(z))` may raise. It gets leaves in place of
+    `known`, tensors that may have long graphs of their own; parameters are found in the graph.
     """
     leaves = [_leaf(tensor) for tensor in known]
     tape = Tape.record(lambda point: f(point, leaves), _leaf(z))
+    check(tape.f_z)
     parameters = tape.parameters(leaves)
     return _equilibrium(f, adjoint, tape, leaves, [*known, *parameters], [*leaves, *parameters])
 
@@ -112,7 +129,7 @@ def _leaf(tensor: Tensor) -> Tensor:
 def _equilibrium(f: Cut | None, adjoint: Adjoint, tape: Tape, leaves: Sequence[Tensor],
                  outer: Sequence[Tensor], inner: Sequence[Tensor]) -> Tensor:  # fmt: skip
     if not outer:
-        return tape.z.detach()
+        return tape.z.detach().clone()
     value: Tensor = _Equilibrium.apply(f, adjoint, tape, leaves, inner, *outer)  # type: ignore[no-untyped-call]
     return value
 
@@ -149,7 +166,8 @@ class _Equilibrium(torch.autograd.Function):
         else:
             tape = Tape(z, f_z)
             leaves = inner[: ctx.num_leaves]
-            u = ctx.adjoint(tape.transposed, v, _Part(ctx.f, z, leaves)).to(v.dtype)
+            tape_of = None if ctx.f is None else _Part(ctx.f, tape, leaves)
+            u = ctx.adjoint(tape.transposed, v, tape_of).to(v.dtype)
             found = tape.gradients([inner[number] for number in wanted], u)
         places = dict(zip(wanted, found, strict=True))
         return (None,) * 5 + tuple(places.get(number) for number in range(len(outer)))
@@ -159,15 +177,16 @@ class _Equilibrium(torch.autograd.Function):
 class _Part:
     """Makes the tape of some samples at the same point."""
 
-    f: Cut | None
-    z: Tensor  # (B, n)
+    f: Cut
+    whole: Tape
     leaves: Sequence[Tensor]
 
     def __call__(self, indices: Tensor) -> Tape:  # (A,)
         """Evaluate f for these samples."""
-        assert self.f is not None
         f, leaves = self.f.select(indices), [leaf.detach()[indices] for leaf in self.leaves]
-        return Tape.record(lambda z: f(z, leaves), _leaf(self.z[indices]))
+        part = Tape.record(lambda z: f(z, leaves), _leaf(self.whole.z[indices]))
+        check_value(part.f_z, self.whole.f_z[indices])
+        return part
 
 
 def _twice(
@@ -183,13 +202,7 @@ def _twice(
         refuse_twice()
     point, direction = _leaf(value), _leaf(v)
     tape = Tape.record(lambda z: ctx.f(z, inner[: ctx.num_leaves]), point)
-    now, before = tape.f_z.detach(), f_z.detach()
-    tolerance = DRIFT * torch.finfo(now.dtype).eps * float(before.abs().max())
-    if not torch.allclose(now, before, rtol=0.0, atol=tolerance):
-        raise RuntimeError(
-            "the cell gave another value at the same point, so a second derivative would be wrong: "
-            "use VariationalDropout instead of dropout, or put the cell into eval mode."
-        )
+    check_value(tape.f_z, f_z)
     solution = ctx.adjoint(tape.transposed, v.detach()).to(v.dtype)
     affine = Tape.record(
         lambda u: tape.transposed(u, create_graph=True) + direction, _leaf(solution)
@@ -225,11 +238,39 @@ class _Reconnect(torch.autograd.Function):
                 "third derivatives of an equilibrium are not available: do without create_graph in "
                 "the second one."
             )
-        return (
-            None,
-            None,
-            *torch.autograd.grad(ctx.made, ctx.leaves, grads, retain_graph=True, allow_unused=True),
-        )
+        with hooks_of_others(ctx.leaves):
+            found = torch.autograd.grad(
+                ctx.made, ctx.leaves, grads, retain_graph=True, allow_unused=True
+            )
+        return None, None, *found
+
+
+def graft(z: Tensor, graph: Tensor, exact: bool = False) -> Tensor:  # (B, n), (B, n) -> (B, n)
+    """The values of z, to the last bit, with the gradient of `graph`.
+
+    No second derivative unless `exact`.
+    """
+    if not graph.requires_grad:
+        return z.clone()
+    value: Tensor = _Graft.apply(z, graph, exact)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Graft(torch.autograd.Function):
+    """One tensor's values with another one's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, graph: Tensor, exact: bool) -> Tensor:
+        """The values."""
+        ctx.exact = exact
+        return z.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[None, Tensor, None]:
+        """The gradient."""
+        if torch.is_grad_enabled() and not ctx.exact:
+            refuse_twice()
+        return None, v, None
 
 
 def refuse_twice() -> None:
@@ -243,8 +284,9 @@ def refuse_twice() -> None:
 def verdict(result: SolveResult) -> str:
     """One sentence on a backward solve that did not converge."""
     missing, batch = int((~result.converged).sum()), result.status.numel()
+    worst = float(result.relative_residual[~result.converged].nan_to_num(torch.inf).max())
     return (
         f"the backward solve of {missing} of {batch} samples ended with a relative residual of up "
-        f"to {float(result.relative_residual.max()):.2g} after {result.num_evals} evaluations: "
+        f"to {worst:.2g} after {result.num_evals} evaluations: "
         "raise adjoint_max_iter, loosen adjoint_rtol, or penalize the Jacobian."
     )

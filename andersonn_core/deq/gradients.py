@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from andersonn_core.deq.adjoint import Adjoint, AdjointMap, Cut, attach, refuse_twice
+from andersonn_core.deq.adjoint import Adjoint, AdjointMap, Cut, attach, graft
+from andersonn_core.deq.sameness import check_residual
 from andersonn_core.deq.secants import transposed_step
-from andersonn_core.deq.unrolling import check_unrollable, replay
+from andersonn_core.deq.unrolling import check_unrollable, replay, warn_if_elsewhere
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.results import SolveResult
 from andersonn_core.specs import KnobError, Spec, knob
@@ -27,12 +28,21 @@ class Found:
 
     cut: Cut  # z (B, n) and what stands for `known` -> (B, n), differentiable
     z: Tensor  # (B, n) the answer
-    start: Tensor  # (B, n) z0
+    start: Tensor  # (B, n) z0, with its graph
     known: tuple[Tensor, ...]  # the tensors of x that require grad
     method: MethodSpec
     result: SolveResult
     state: Any  # the method's workspace after the solve
     solve_adjoint: Callable[[AdjointMap, Tensor], Tensor]
+    half: bool  # the cell computes in half precision
+
+    def attach(self, adjoint: Adjoint) -> Tensor:  # (B, n)
+        """The answer with the gradient that `adjoint` finds."""
+        return attach(self.cut, self.z, adjoint, self.known, self.check)
+
+    def check(self, f_z: Tensor) -> None:  # (B, n)
+        """Raise RuntimeError if f has another value at the answer than in the solve."""
+        check_residual(self.z, f_z, self.result.relative_residual, self.half)
 
     def f(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
         """One evaluation of the cell."""
@@ -65,15 +75,15 @@ class Implicit(GradientSpec):
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach the adjoint solve."""
-        return attach(found.cut, found.z, Adjoint(found.solve_adjoint), found.known)
+        return found.attach(Adjoint(found.solve_adjoint))
 
 
 class Shine(GradientSpec):
     """Implicit, the adjoint solve starting where the forward solve's secant pairs say.
 
     u_0 = mixing v - dG (dG^T dG)^-1 dU^T v, which solves the adjoint equation for the inverse
-    Jacobian that Anderson has built up (Ramzi et al., "SHINE", ICLR 2022, section 2.2). A full
-    restart leaves few pairs to start from: restart="never" keeps them.
+    Jacobian that Anderson has built up (Ramzi et al., "SHINE", ICLR 2022). A full restart leaves
+    few pairs to start from: restart="never" keeps them.
     """
 
     name: ClassVar[str] = "shine"
@@ -92,14 +102,13 @@ class Shine(GradientSpec):
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach the adjoint solve with its start."""
-        adjoint = Adjoint(found.solve_adjoint, start=transposed_step(found.state))
-        return attach(found.cut, found.z, adjoint, found.known)
+        return found.attach(Adjoint(found.solve_adjoint, transposed_step(found.state)))
 
 
 class Neumann(GradientSpec):
     """The first terms of u = v + J^T v + (J^T)^2 v + ..., the adjoint by forward iteration.
 
-    Cheap where J contracts strongly (Lorraine, Vicol, Duvenaud, AISTATS 2020, section 3).
+    Cheap where J contracts strongly (Lorraine, Vicol, Duvenaud, AISTATS 2020).
     """
 
     name: ClassVar[str] = "neumann"
@@ -119,13 +128,13 @@ class Neumann(GradientSpec):
                 u = step(u)
             return u
 
-        return attach(found.cut, found.z, Adjoint(series, exact=False), found.known)
+        return found.attach(Adjoint(series, exact=False))
 
 
 class JacobianFree(GradientSpec):
-    """u = v: the gradient of one evaluation at the equilibrium (Fung et al., AAAI 2022, eq. 8).
+    """u = v: the gradient of one evaluation at the equilibrium.
 
-    A descent direction where J contracts (theorem 3.1 there).
+    A descent direction where J contracts strongly enough (Fung et al., "JFB", AAAI 2022).
     """
 
     name: ClassVar[str] = "jacobian_free"
@@ -134,13 +143,15 @@ class JacobianFree(GradientSpec):
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach one evaluation."""
-        return _with_graph(found.z, found.f(found.z))
+        value = found.f(found.z)
+        found.check(value)
+        return graft(found.z, value)
 
 
 class Phantom(GradientSpec):
-    """The gradient of k damped steps from the equilibrium (Geng et al., NeurIPS 2021, eq. 7).
+    """The gradient of k damped steps z <- (1 - tau) z + tau f(z) from the equilibrium.
 
-    z <- (1 - tau) z + tau f(z)
+    Geng et al., "On Training Implicit Models", NeurIPS 2021.
     """
 
     name: ClassVar[str] = "phantom"
@@ -155,9 +166,12 @@ class Phantom(GradientSpec):
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach the damped steps."""
         z = found.z
-        for _ in range(self.steps):
-            z = torch.lerp(z, found.f(z), self.tau)
-        return _with_graph(found.z, z)
+        for step in range(self.steps):
+            value = found.f(z)
+            if step == 0:
+                found.check(value)
+            z = torch.lerp(z, value, self.tau)
+        return graft(found.z, z)
 
 
 class Unrolled(GradientSpec):
@@ -183,22 +197,9 @@ class Unrolled(GradientSpec):
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach the whole iteration."""
-        unrolled = replay(found.f, found.start, found.method, found.result)
-        return found.z + (unrolled - unrolled.detach())
-
-
-def _with_graph(z: Tensor, graph: Tensor) -> Tensor:  # (B, n), (B, n) -> (B, n)
-    """The values of z, the gradient of `graph`, and no second derivative."""
-    if not graph.requires_grad:
-        return z
-    value = z + (graph - graph.detach())
-    value.register_hook(_refuse_twice)
-    return value
-
-
-def _refuse_twice(v: Tensor) -> None:  # (B, n)
-    if torch.is_grad_enabled():
-        refuse_twice()
+        taped = replay(found.f, found.start, found.method, found.result, found.half)
+        warn_if_elsewhere(taped, found.z, found.half)
+        return graft(found.z, taped, exact=True)
 
 
 GRADIENTS: dict[str, type[GradientSpec]] = {

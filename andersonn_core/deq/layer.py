@@ -6,7 +6,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from andersonn_core.deq.adjoint import AdjointMap, AdjointWarning, verdict
 from andersonn_core.deq.dropout import new_solve
-from andersonn_core.deq.gradients import GRADIENTS, Found, GradientSpec, Implicit
+from andersonn_core.deq.gradients import GRADIENTS, Found, GradientSpec, Implicit, Unrolled
 from andersonn_core.deq.parametrized import held_weights
 from andersonn_core.deq.spectrum import Spectrum, spectrum
 from andersonn_core.deq.trees import change, tensors
@@ -98,7 +98,7 @@ class CellMap:
         """Evaluate f."""
         value = self.cell(z, self.x)
         dtype = next(tensors(z)).dtype
-        return change(value, lambda part: part if part.dtype == dtype else part.to(dtype))
+        return change(value, lambda part: _narrowed(part, dtype))
 
     def select(self, indices: Tensor) -> CellMap:  # (A,)
         """The map of some samples."""
@@ -107,21 +107,39 @@ class CellMap:
 
 @dataclass(frozen=True, eq=False)
 class CutMap:
-    """f on rows, with given tensors in place of those of x that require grad."""
+    """f on rows, with given tensors in place of those of x that require grad.
+
+    The backward pass may evaluate it, too: under the forward pass's autocast, with weights held.
+    """
 
     f: CellMap
     layout: StateLayout
+    autocast: torch.dtype | None  # of the cell's operations; None: not on
+
+    @classmethod
+    def now(cls, f: CellMap, layout: StateLayout) -> CutMap:
+        """The map under the autocast that is on."""
+        device = layout.device.type
+        on = torch.is_autocast_enabled(device)
+        return cls(f, layout, torch.get_autocast_dtype(device) if on else None)
+
+    @property
+    def half(self) -> bool:
+        """Whether anything here is in half precision."""
+        return self.autocast is not None or self.layout.dtype == torch.bfloat16
 
     def __call__(self, z: Tensor, leaves: Sequence[Tensor]) -> Tensor:  # (B, n) -> (B, n)
         """Evaluate f; gradients flow through."""
-        left, layout = iter(leaves), self.layout
+        left, layout, device = iter(leaves), self.layout, self.layout.device.type
         x = change(self.f.x, lambda part: next(left) if part.requires_grad else part)
-        value = CellMap(self.f.cell, x)(layout.unpack(z))
+        on = self.autocast is not None
+        with _held(self.f.cell), torch.autocast(device, self.autocast, enabled=on):
+            value = CellMap(self.f.cell, x)(layout.unpack(z))
         return layout.join(*tensors(layout.ordered(value)))
 
     def select(self, indices: Tensor) -> CutMap:  # (A,)
         """The map of some samples."""
-        return CutMap(self.f.select(indices), self.layout)
+        return replace(self, f=self.f.select(indices))
 
 
 class DEQ(nn.Module):
@@ -129,13 +147,16 @@ class DEQ(nn.Module):
 
     `cell(z, x)` is any module or function; z is a tensor (B, ...), or a tuple or dict of them, x
     anything that holds tensors. The output is the iterate with the smallest relative residual, to
-    the last bit; each gradient costs one more, taped, evaluation. The memory that training takes
-    does not depend on the number of evaluations (but for gradient="unrolled").
+    the last bit. A gradient takes one more evaluation, with a tape ("phantom" one for each of its
+    steps, "unrolled" all of them), and memory that does not depend on the number of evaluations
+    (but for "unrolled").
 
     `last_forward` and `last_adjoint` are the results of the newest solves; `tally` counts samples
     that did not converge. A backward solve that ends early warns with `AdjointWarning` and gives
-    the best gradient that it found. Raises KnobError for impossible knobs, a start of the wrong
-    shape, or an input without any start.
+    the best gradient that it found. Raises KnobError before any evaluation for impossible knobs, a
+    start of another shape than the cell's own, or an input without any start; ValueError if the
+    cell changes shape or device of its state, or anything in place; RuntimeError where a gradient
+    is asked for and the cell gave another value at the same point.
 
     Bai, Kolter, Koltun, "Deep equilibrium models", NeurIPS 2019.
     """
@@ -192,15 +213,20 @@ class DEQ(nn.Module):
         """The equilibria of x from z0; None: `cell.initial_state(x)`, or zeros like x."""
         warming = z0 is None and self.knobs.warm_start and self.training
         z0 = self._warm_start(x) if warming else self._start(x, z0)
-        f = CellMap(self.cell, x)
-        with self._held():
-            driver = self._solve(f, z0, self.knobs.method, self.knobs.forward, self.on_step)
+        if self.knobs.compact:
+            _check_rows(x, next(tensors(z0)))
+        f, versions = CellMap(self.cell, x), _versions(x)
+        if isinstance(self.cell, nn.Module):
+            new_solve(self.cell)
+        with _held(self.cell):
+            driver = self._forward_solve(f, z0)
             result = self.last_forward = driver.run()
+            _check_versions(x, versions)
             self._count("forward", result)
             if warming:
                 self.warm.learn(driver.layout, driver.answer, result)
             if not torch.is_grad_enabled():
-                return result.z
+                return driver.layout.unpack(driver.answer.clone())
             return self._with_gradient(f, z0, driver, result)
 
     def spectrum(self, x: Any, z: Any = None, **knobs: Any) -> Spectrum:
@@ -208,7 +234,7 @@ class DEQ(nn.Module):
         if z is None:
             with torch.no_grad():
                 z = self(x)
-        with self._held(), torch.enable_grad():
+        with _held(self.cell), torch.enable_grad():
             return spectrum(CellMap(self.cell, x), z, **knobs)
 
     def extra_repr(self) -> str:
@@ -225,20 +251,16 @@ class DEQ(nn.Module):
         own = getattr(self.cell, "initial_state", None)
         if z0 is None:
             return own(x) if own is not None else _zeros_like(x)
-        if own is not None:
-            _check_shapes(z0, own(x))
+        _check_start(z0, None if own is None else own(x))
         return z0
 
     def _warm_start(self, x: Any) -> Any:
         cold = self._start(x, None)
         return self.warm.start(StateLayout.of(cold, 1), cold)
 
-    def _held(self) -> AbstractContextManager[None]:
-        """The cell as one map during a solve: masks drawn anew once, weights made once."""
-        if not isinstance(self.cell, nn.Module):
-            return nullcontext()
-        new_solve(self.cell)
-        return held_weights(self.cell)
+    def _forward_solve(self, f: CellMap, z0: Any) -> Driver:
+        method = self.knobs.gradient.forward_method(self.knobs.method)
+        return self._solve(f, z0, method, self.knobs.forward, self.on_step)
 
     def _solve(
         self,
@@ -258,22 +280,23 @@ class DEQ(nn.Module):
 
     def _with_gradient(self, f: CellMap, z0: Any, driver: Driver, result: SolveResult) -> Any:
         layout = driver.layout
-        known = [part for part in tensors(f.x) if part.requires_grad]
+        cut = CutMap.now(f, layout)
         found = Found(
-            cut=CutMap(f, layout),
+            cut=cut,
             z=driver.answer,
-            start=layout.pack(z0),
-            known=tuple(known),
+            start=layout.join(*tensors(z0)),
+            known=tuple(part for part in tensors(f.x) if part.requires_grad),
             method=driver.method,
             result=result,
             state=driver.state,
             solve_adjoint=self._solve_adjoint,
+            half=cut.half,
         )
         return layout.unpack(self.knobs.gradient.attach(found))
 
     def _solve_adjoint(self, step: AdjointMap, start: Tensor) -> Tensor:  # (B, n) -> (B, n)
         knobs = self.knobs
-        method = knobs.adjoint_method or knobs.method
+        method = knobs.method if knobs.adjoint_method is None else knobs.adjoint_method
         result = self.last_adjoint = self._solve(step, start, method, knobs.adjoint).run()
         self._count("adjoint", result)
         if not bool(result.converged.all()):
@@ -324,29 +347,81 @@ def _gradient(gradient: str | GradientSpec) -> GradientSpec:
 
 
 def _checked(knobs: EquilibriumKnobs) -> EquilibriumKnobs:
-    """The knobs, with the method as the gradient needs it; KnobError if they do not go together."""
+    """The knobs; KnobError if they do not go together."""
     knobs.gradient.check(knobs.method)
-    return knobs.replace(method=knobs.gradient.forward_method(knobs.method))
+    if knobs.compact and isinstance(knobs.gradient, Unrolled):
+        raise KnobError(
+            "gradient = 'unrolled' can't tape a solve with compact = True: leave compact at False, "
+            "or use gradient='implicit'."
+        )
+    return knobs
+
+
+def _held(cell: Any) -> AbstractContextManager[None]:
+    """The cell's parametrized weights made once, here, for the block."""
+    return held_weights(cell) if isinstance(cell, nn.Module) else nullcontext()
+
+
+def _narrowed(part: Tensor, dtype: torch.dtype) -> Tensor:
+    return part.to(dtype) if part.is_floating_point() and part.dtype != dtype else part
+
+
+# -- starts and inputs --------------------------------------------------------------------------
 
 
 def _zeros_like(x: Any) -> Tensor:
     """Zeros of the input's shape; in float32 where x has less than bfloat16's range."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.dim():
         raise KnobError(
-            "DEQ needs a start: x is not one floating-point tensor, so that zeros like x are no "
-            "state. Pass z0, or give the cell a method initial_state(x)."
+            "DEQ needs a start: x is not one floating-point tensor with a batch, so that zeros "
+            "like x are no state. Pass z0, or give the cell a method initial_state(x)."
         )
     return torch.zeros_like(x, dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
 
 
-def _check_shapes(z0: Any, own: Any) -> None:
-    given, expected = ([tuple(part.shape) for part in tensors(tree)] for tree in (z0, own))
-    if given != expected:
+def _check_start(z0: Any, own: Any) -> None:
+    """KnobError unless z0 holds tensors, of the structure and shapes of the cell's own start."""
+    layout = StateLayout.of(z0, 1)
+    if layout.numpy:
+        raise KnobError("z0 holds NumPy arrays: give tensors, e.g. torch.from_numpy(z0).")
+    if own is None:
+        return
+    expected = StateLayout.of(own, 1)
+    if _shapes(layout) != _shapes(expected):
         raise KnobError(
-            f"z0 has shape {_words(given)}, but the cell's state has shape {_words(expected)} for "
-            "this input: pass z0 of that shape, or leave it out."
+            f"z0 has shape {_shapes(layout)}, but the cell's state has shape {_shapes(expected)} "
+            "for this input: pass z0 of that shape, or leave it out."
         )
 
 
-def _words(shapes: list[tuple[int, ...]]) -> str:
-    return ", ".join(map(str, shapes))
+def _shapes(layout: StateLayout) -> str:
+    """Such as (4, 3), ((4, 3), (4, 2)), or a: (4, 3), b: (4, 2)."""
+    if layout.keys is not None:
+        return ", ".join(
+            f"{key}: {shape}" for key, shape in sorted(zip(layout.keys, layout.shapes, strict=True))
+        )
+    return str(layout.shapes[0] if layout.single else layout.shapes)
+
+
+def _check_rows(x: Any, state: Tensor) -> None:
+    """KnobError unless each tensor of x has one row per sample."""
+    for part in tensors(x):
+        if part.shape[:1] != state.shape[:1]:
+            raise KnobError(
+                f"compact = True needs one row per sample in each tensor of x, but one has shape "
+                f"{tuple(part.shape)} in a batch of {len(state)}: hold shared tensors in the cell, "
+                "or leave compact at False."
+            )
+
+
+def _versions(x: Any) -> list[int]:
+    """How often each tensor of x was changed in place; inference tensors do not count that."""
+    return [part._version for part in tensors(x) if not part.is_inference()]
+
+
+def _check_versions(x: Any, before: list[int]) -> None:
+    if _versions(x) != before:
+        raise ValueError(
+            "the cell changed its input x in place, so that each evaluation saw another one: "
+            "return new tensors, e.g. start with x = x.clone()."
+        )

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+
+from andersonn_core.deq.tape import nodes
+
+FUSED = "WeightNormInterfaceBackward"  # the norms count as constants in its second derivative
 
 
 class _Held(ParametrizationList):
@@ -27,12 +32,15 @@ def held_weights(cell: nn.Module) -> Iterator[None]:
     tape that is on where the block begins, so that evaluations with a tape reach the parameters.
     Blocks may be nested: the outermost holds.
 
+    torch's weight norm has a wrong second derivative with respect to its own parameters (in a plain
+    network, too): to ask for it raises RuntimeError.
+
     `torch.nn.utils.parametrize.cached()` does neither: a first use under no_grad caches a weight
     without gradient, its cache is shared by all threads, and a deep copy of a module gets the
     weights of its original.
     """
     lists = [part for part in cell.modules() if type(part) is ParametrizationList]
-    weights = [part() for part in lists]
+    weights = [_guarded(part()) for part in lists]
     try:
         for part, weight in zip(lists, weights, strict=True):
             part.held = weight
@@ -42,3 +50,19 @@ def held_weights(cell: nn.Module) -> Iterator[None]:
         for part in lists:
             part.__class__ = ParametrizationList
             vars(part).pop("held", None)
+
+
+def _guarded(weight: Tensor) -> Tensor:
+    for node in nodes(weight):
+        if node.name().startswith(FUSED):
+            node.register_prehook(_refuse_twice)
+    return weight
+
+
+def _refuse_twice(_: tuple[Tensor, ...]) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "torch's weight norm has a wrong second derivative with respect to its own parameters: "
+            "remove the parametrization (torch.nn.utils.parametrize.remove_parametrizations) where "
+            "create_graph=True."
+        )

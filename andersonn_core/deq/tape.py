@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,20 +26,19 @@ class Tape:
 
     def transposed(self, u: Tensor, create_graph: bool = False) -> Tensor:  # (B, n) -> (B, n)
         """J^T u, one backward pass through the cell's evaluation."""
-        if not self.f_z.requires_grad:
-            return torch.zeros_like(u)
-        (product,) = torch.autograd.grad(
-            self.f_z, self.z, u, retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+        (product,) = self.gradients([self.z], u, create_graph)
         return torch.zeros_like(u) if product is None else product
 
     def gradients(
         self, inputs: Sequence[Tensor], u: Tensor, create_graph: bool = False
     ) -> tuple[Tensor | None, ...]:  # (B, n)
         """(df/dp)^T u for each p of `inputs`; None where f does not depend on it."""
-        return torch.autograd.grad(
-            self.f_z, inputs, u, retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+        if not self.f_z.requires_grad:
+            return (None,) * len(inputs)
+        with hooks_of_others(inputs):
+            return torch.autograd.grad(
+                self.f_z, inputs, u, retain_graph=True, create_graph=create_graph, allow_unused=True
+            )
 
     def parameters(self, others: Sequence[Tensor]) -> list[Tensor]:
         """The leaves that the graph of f(z) ends in, apart from z and `others`.
@@ -45,15 +46,35 @@ class Tape:
         Parameters are found wherever the cell holds them: in modules or in a closure.
         """
         known = {id(tensor) for tensor in (self.z, *others)}
-        found, seen = [], set()
-        stack = [self.f_z.grad_fn]
-        while stack:
-            node = stack.pop()
-            if node is None or node in seen:
-                continue
+        # only nodes that gather a leaf's gradient have one
+        leaves = (getattr(node, "variable", None) for node in nodes(self.f_z))
+        return [leaf for leaf in leaves if leaf is not None and id(leaf) not in known]
+
+
+def nodes(tensor: Tensor) -> Iterator[Any]:
+    """The nodes of a tensor's graph, each once."""
+    seen, stack = set(), [tensor.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
             seen.add(node)
-            leaf = getattr(node, "variable", None)  # of the nodes that gather a leaf's gradient
-            if leaf is not None and id(leaf) not in known:
-                found.append(leaf)
+            yield node
             stack += [following for following, _ in node.next_functions]
-        return found
+
+
+@contextmanager
+def hooks_of_others(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Leave out the hooks of these tensors: the outer graph calls them with the whole gradient."""
+    kept = [(hooks, dict(hooks)) for hooks in map(_hooks, tensors) if hooks]
+    for hooks, _ in kept:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, before in kept:
+            hooks.update(before)
+
+
+def _hooks(tensor: Tensor) -> dict[int, Any] | None:
+    hooks: dict[int, Any] | None = tensor._backward_hooks
+    return hooks

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from andersonn_core.deq.adjoint import Rows
+from andersonn_core.deq.adjoint import AdjointWarning, Rows
+from andersonn_core.deq.sameness import HALF_SLACK, SLACK, check_residual
+from andersonn_core.layout import WORKING
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.methods import Anderson, MethodSpec, Picard
 from andersonn_core.results import SolveResult
 from andersonn_core.specs import KnobError
 
+# What a replay can follow: differences are used newest first, and no step is taken back.
 _PLAIN = {"restart": ("full", "never"), "max_growth": (None,), "max_weights": (None,),
-          "randomize": ("nothing",)}  # fmt: skip
+          "randomize": ("nothing",), "filtering": (0.0,)}  # fmt: skip
+
+Pair = tuple[Tensor, Tensor]  # (B, n) each: z and g, or their differences dz and dg
 
 
 def check_unrollable(method: MethodSpec) -> None:
@@ -36,34 +43,60 @@ def check_unrollable(method: MethodSpec) -> None:
 
 
 def replay(
-    f: Rows, z: Tensor, method: MethodSpec, result: SolveResult
+    f: Rows, start: Tensor, method: MethodSpec, result: SolveResult, half: bool
 ) -> Tensor:  # (B, n) -> (B, n); (B, n)
     """The answer of `result` computed anew from z0 with a tape, sample by sample.
 
     How many differences each step used is read from the history; their weights are solved for
-    anew, so that the derivative goes through the least squares, too.
+    anew, so that the derivative goes through the least squares, too. Raises RuntimeError if f has
+    another value at the first two points than in the solve: later ones also depend on the weights.
     """
-    history = result.history
+    history, narrow = result.history, start.dtype
     if not len(history.residual):
-        return z
+        return start
+    z = start.to(WORKING[narrow])
     depth = history.depth.nan_to_num(0.0).to(z.device)  # (K, B)
     mixing = history.mixing.nan_to_num(1.0).to(z)  # (K, B)
     chosen = _rows_of_answer(result).to(z.device)  # (B,)
-    going_on = torch.arange(len(depth), device=z.device)[:, None] < chosen  # (K, B)
-    ridge = getattr(method, "regularization", None) or default_regularization(z.dtype)
-    pairs: list[tuple[Tensor, Tensor]] = []  # (B, n) each: dz, dg, newest last
-    last: tuple[Tensor, Tensor] | None = None
+    pairs: list[Pair] = []  # newest last
+    last: Pair | None = None
     for row in range(int(chosen.max())):
-        g = f(z) - z
+        value = f(z.to(narrow))
+        if row < 2:
+            check_residual(z, value, history.relative_residual[row], half)
+        g = value.to(z.dtype) - z
         if last is not None:
-            pairs = [*pairs, (z - last[0], g - last[1])][-method.largest_window or len(pairs) + 1 :]
+            pairs = _newest([*pairs, (z - last[0], g - last[1])], method.largest_window)
         last = z, g
         step = mixing[row, :, None] * g
         used = int(depth[row].max())
         if used:
-            step = step - _correction(pairs[-used:], g, depth[row], mixing[row], ridge)
-        z = torch.where(going_on[row, :, None], z + step, z)
-    return z
+            step = step - _correction(pairs[-used:], g, depth[row], mixing[row], _ridge(method, z))
+        z = torch.where((row < chosen)[:, None], z + step, z)
+    return z.to(narrow)
+
+
+def warn_if_elsewhere(taped: Tensor, answer: Tensor, half: bool) -> None:  # (B, n) each
+    """Warn where the steps made again have ended at another point than the solve."""
+    off = torch.linalg.vector_norm(taped.detach().double() - answer, dim=1)
+    size = torch.linalg.vector_norm(answer.double(), dim=1)
+    if bool((off > (HALF_SLACK if half else SLACK) * size).any()):
+        warnings.warn(
+            "the steps that were made again on a tape ended at another point than the solve, and "
+            "so is their gradient: the least-squares problems are nearly singular. Narrow the "
+            "window, raise regularization, or use gradient='implicit'.",
+            AdjointWarning,
+            stacklevel=2,
+        )
+
+
+def _newest(pairs: list[Pair], window: int) -> list[Pair]:
+    return pairs[max(len(pairs) - window, 0) :]
+
+
+def _ridge(method: MethodSpec, z: Tensor) -> float:
+    ridge: float | None = getattr(method, "regularization", None)
+    return default_regularization(z.dtype) if ridge is None else ridge
 
 
 def _rows_of_answer(result: SolveResult) -> Tensor:  # (B,)
@@ -74,13 +107,13 @@ def _rows_of_answer(result: SolveResult) -> Tensor:  # (B,)
 
 
 def _correction(
-    pairs: list[tuple[Tensor, Tensor]], g: Tensor, depth: Tensor, mixing: Tensor, ridge: float
+    pairs: list[Pair], g: Tensor, depth: Tensor, mixing: Tensor, ridge: float
 ) -> Tensor:  # (B, n) pairs, (B, n), (B,), (B,) -> (B, n)
     """(dZ + mixing dG)^T gamma with gamma = argmin || g - dG^T gamma ||, newest `depth` pairs."""
     dz, dg = (torch.stack(part, 1) for part in zip(*pairs, strict=True))  # (B, d, n)
     age = torch.arange(len(pairs), 0, -1, device=g.device)  # newest: 1
-    used = (age <= depth[:, None]).to(g)  # (B, d)
-    dz, dg = dz * used[:, :, None], dg * used[:, :, None]
+    used = (age <= depth[:, None])[:, :, None]  # (B, d, 1)
+    dz, dg = torch.where(used, dz, 0.0), torch.where(used, dg, 0.0)
     gram = (dg @ dg.mT).double()  # (B, d, d)
     square = gram.diagonal(dim1=1, dim2=2)
     scale = torch.where(square > 0, square, 1.0).rsqrt()  # (B, d)

@@ -52,7 +52,7 @@ class WarmStart:
         self.calls[self.used] += 1
         before = self.evals.get(self.used, float(result.num_evals))
         self.evals[self.used] = before + MEMORY * (result.num_evals - before)
-        if bool(torch.isfinite(answer).all()):
+        if len(answer) and bool(torch.isfinite(answer).all()):
             self.states = answer.clone()
 
     def _choose(self, layout: StateLayout) -> str:
