@@ -77,9 +77,11 @@ class StateLayout:
 
     def unpack(self, rows: Tensor) -> Any:  # (A, n) ->
         """Rows as a state of the user's structure; A may be smaller than B."""
+        # one part is no split, whose views could not be changed in place
+        parts = torch.split(rows, self._sizes, dim=1) if len(self.shapes) > 1 else (rows,)
         leaves: list[Any] = [
             part.reshape((rows.shape[0], *shape[1:]) if self.batch_dims else shape)
-            for part, shape in zip(torch.split(rows, self._sizes, dim=1), self.shapes, strict=True)
+            for part, shape in zip(parts, self.shapes, strict=True)
         ]
         if self.numpy:
             leaves = [leaf.numpy() for leaf in leaves]

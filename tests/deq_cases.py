@@ -59,6 +59,28 @@ class Named(Pair):
         return dict(zip("ab", super().initial_state(x), strict=True))
 
 
+class Rated(nn.Module):
+    """Samples of different stiffness: the first column of x is a factor on the map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = dense(scale=0.95)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return x[:, :1] * self.cell(z, x[:, 1:])
+
+    def initial_state(self, x: Tensor) -> Tensor:
+        return self.cell.initial_state(x[:, 1:])
+
+
+def rated(batch: int = 16) -> Tensor:  # (B, 4)
+    """An input for `Rated`: three quarters of the samples are easy."""
+    x = inputs(batch, 4).detach()
+    x[:, 0] = torch.linspace(0.05, 0.3, batch)
+    x[3 * batch // 4 :, 0] = 1.0
+    return x.requires_grad_()
+
+
 class Calls(nn.Module):
     """A cell that counts its calls and the samples in them."""
 
@@ -94,6 +116,6 @@ def gradients(loss: Tensor, *wanted: Tensor, **options: Any) -> tuple[Tensor, ..
 
 def flat(state: Any) -> Tensor:  # (B, n)
     """A tensor, tuple or dict of them as rows."""
-    parts = state.values() if isinstance(state, dict) else state
+    parts = tuple(part for _, part in sorted(state.items())) if isinstance(state, dict) else state
     parts = parts if isinstance(state, tuple | dict) else (state,)
     return torch.cat([part.flatten(1) for part in parts], 1)

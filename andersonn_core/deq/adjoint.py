@@ -129,7 +129,7 @@ def _leaf(tensor: Tensor) -> Tensor:
 def _equilibrium(f: Cut | None, adjoint: Adjoint, tape: Tape, leaves: Sequence[Tensor],
                  outer: Sequence[Tensor], inner: Sequence[Tensor]) -> Tensor:  # fmt: skip
     if not outer:
-        return tape.z.detach().clone()
+        return tape.z.detach()
     value: Tensor = _Equilibrium.apply(f, adjoint, tape, leaves, inner, *outer)  # type: ignore[no-untyped-call]
     return value
 
@@ -147,7 +147,7 @@ class _Equilibrium(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         """Keep the tape, which is freed with the graph; the value is z."""
         ctx.f, ctx.adjoint, ctx.num_leaves = f, adjoint, len(leaves)
-        value = tape.z.detach().clone()
+        value = tape.z.detach()
         ctx.save_for_backward(value, tape.z, tape.f_z, *inner, *outer)
         ctx.set_materialize_grads(False)
         return value
@@ -251,7 +251,7 @@ def graft(z: Tensor, graph: Tensor, exact: bool = False) -> Tensor:  # (B, n), (
     No second derivative unless `exact`.
     """
     if not graph.requires_grad:
-        return z.clone()
+        return z
     value: Tensor = _Graft.apply(z, graph, exact)  # type: ignore[no-untyped-call]
     return value
 
@@ -263,7 +263,7 @@ class _Graft(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, graph: Tensor, exact: bool) -> Tensor:
         """The values."""
         ctx.exact = exact
-        return z.detach().clone()
+        return z.detach()
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[None, Tensor, None]:

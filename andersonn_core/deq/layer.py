@@ -225,9 +225,9 @@ class DEQ(nn.Module):
             self._count("forward", result)
             if warming:
                 self.warm.learn(driver.layout, driver.answer, result)
-            if not torch.is_grad_enabled():
-                return driver.layout.unpack(driver.answer.clone())
-            return self._with_gradient(f, z0, driver, result)
+            taped = torch.is_grad_enabled()
+            rows = self._with_gradient(f, z0, driver, result) if taped else driver.answer
+            return change(driver.layout.unpack(rows), Tensor.clone)  # the caller may change it
 
     def spectrum(self, x: Any, z: Any = None, **knobs: Any) -> Spectrum:
         """The spectrum of J = df/dz at z, by default at the equilibrium: see `spectrum`."""
@@ -278,7 +278,9 @@ class DEQ(nn.Module):
 
     # -- the gradient -----------------------------------------------------------------------------
 
-    def _with_gradient(self, f: CellMap, z0: Any, driver: Driver, result: SolveResult) -> Any:
+    def _with_gradient(
+        self, f: CellMap, z0: Any, driver: Driver, result: SolveResult
+    ) -> Tensor:  # (B, n)
         layout = driver.layout
         cut = CutMap.now(f, layout)
         found = Found(
@@ -292,7 +294,7 @@ class DEQ(nn.Module):
             solve_adjoint=self._solve_adjoint,
             half=cut.half,
         )
-        return layout.unpack(self.knobs.gradient.attach(found))
+        return self.knobs.gradient.attach(found)
 
     def _solve_adjoint(self, step: AdjointMap, start: Tensor) -> Tensor:  # (B, n) -> (B, n)
         knobs = self.knobs
