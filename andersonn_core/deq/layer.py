@@ -165,6 +165,7 @@ class DEQ(nn.Module):
     last_adjoint: SolveResult | None
     on_step: Callable[[Step], None] | None  # sees every evaluation of a forward solve
     should_stop: Callable[[], bool] | None  # asked before every evaluation
+    warns: bool  # of backward solves that end early; False: only `tally` and the results tell
 
     def __init__(
         self,
@@ -301,7 +302,7 @@ class DEQ(nn.Module):
         method = knobs.method if knobs.adjoint_method is None else knobs.adjoint_method
         result = self.last_adjoint = self._solve(step, start, method, knobs.adjoint).run()
         self._count("adjoint", result)
-        if not bool(result.converged.all()):
+        if self.warns and not bool(result.converged.all()):
             warnings.warn(verdict(result), AdjointWarning, stacklevel=2)
         u: Tensor = result.z
         return u
@@ -310,6 +311,7 @@ class DEQ(nn.Module):
 
     def _listen(self) -> None:
         self.on_step = self.should_stop = None
+        self.warns = True
 
     def _forget(self) -> None:
         self.last_forward = self.last_adjoint = None
@@ -332,7 +334,9 @@ class DEQ(nn.Module):
         self._forget()
 
 
-_NOT_COPIED = {"last_forward", "last_adjoint", "tally", "warm", "on_step", "should_stop"}
+_NOT_COPIED = {
+    "last_forward", "last_adjoint", "tally", "warm", "on_step", "should_stop", "warns",
+}  # fmt: skip
 
 
 def _gradient(gradient: str | GradientSpec) -> GradientSpec:
