@@ -1,20 +1,15 @@
 """The command line: `python -m andersonn_core solve digits_deq --window 5 --rtol 1e-5`.
 
-Thin: every command is a spec's `run` and a table of what came out. The options of `solve` are made
-from the knobs of the problem, the methods and the driver; none is written down a second time.
+Thin: every command is a spec's `run` and a table of what came out, its options made from knobs.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -25,10 +20,20 @@ from andersonn_core.crossover import AGGREGATES, Crossover, crossover
 from andersonn_core.curves import run_table, time_split
 from andersonn_core.driver import SolveKnobs, Step
 from andersonn_core.methods import METHODS, Anderson, Picard
+from andersonn_core.options import (
+    INTERRUPTED,
+    AsJson,
+    explained,
+    given,
+    interruptible,
+    knobs_of,
+    one_of,
+    print_json,
+    signature_of,
+)
 from andersonn_core.problems import PROBLEMS, ProblemSpec
 from andersonn_core.report import (
     knobs_report,
-    option_name,
     rerun_report,
     runs_report,
     split_report,
@@ -36,11 +41,11 @@ from andersonn_core.report import (
 from andersonn_core.results import SolveResult, Status
 from andersonn_core.runcard import RunCard, rerun
 from andersonn_core.solve import SolveSpec
-from andersonn_core.specs import Knob, KnobError, Spec
-from andersonn_core.words import jsonable, residual_text
+from andersonn_core.specs import Spec
+from andersonn_core.train_command import train_app
+from andersonn_core.words import residual_text
 
 WARM_UP = 3  # unrecorded evaluations of each method: the first ones in a process cost more
-MISUSE, INTERRUPTED = 2, 130  # exit codes, as shells use them
 DEFAULTS = {"profile": True}  # where the command line differs from the spec: it prints the split
 
 app = typer.Typer(
@@ -50,9 +55,7 @@ solve_app = typer.Typer(
     no_args_is_help=True, help="Solve a problem by forward iteration and by Anderson, and compare."
 )
 app.add_typer(solve_app, name="solve")
-
-T = TypeVar("T")
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+app.add_typer(train_app, name="train")
 
 
 @dataclass(frozen=True)
@@ -100,22 +103,22 @@ class Runs:
 def _solve_command(name: str, problem: type[ProblemSpec]) -> Callable[..., None]:
     """The command for one family of problems: its options are the knobs."""
     knobs = {
-        "Problem": _knobs([problem]),
-        "Method": _knobs([Anderson, *METHODS.values()]),
-        "Solve": _knobs([SolveKnobs]),
+        "Problem": knobs_of([problem]),
+        "Method": knobs_of([Anderson, *METHODS.values()]),
+        "Solve": knobs_of([SolveKnobs]),
     }
 
     def command(**options: Any) -> None:
         """Solve by the method and by forward iteration, and show both."""
         settings = Settings(**{key: options.pop(key) for key in vars(Settings())})
-        with _explained():
-            given = {group: _given(declared, options) for group, declared in knobs.items()}
+        with explained():
+            typed = {group: given(declared, options) for group, declared in knobs.items()}
             spec = SolveSpec(
-                problem=problem(**given["Problem"]),
-                method=_one_of("method", settings.method, METHODS)(**given["Method"]),
-                **DEFAULTS | given["Solve"],
+                problem=problem(**typed["Problem"]),
+                method=one_of("method", settings.method, METHODS)(**typed["Method"]),
+                **DEFAULTS | typed["Solve"],
             )
-            _one_of("aggregate", settings.aggregate, AGGREGATES)
+            one_of("aggregate", settings.aggregate, AGGREGATES)
             runs = _measure(spec, settings)
             _show(runs, settings)
             if settings.card is not None and runs.challenger:
@@ -124,78 +127,8 @@ def _solve_command(name: str, problem: type[ProblemSpec]) -> Callable[..., None]
             raise typer.Exit(INTERRUPTED)
 
     command.__name__, command.__doc__ = name, problem.summary or problem.__doc__
-    command.__signature__ = _signature(knobs)  # type: ignore[attr-defined]
+    command.__signature__ = signature_of(knobs, Settings, DEFAULTS)  # type: ignore[attr-defined]
     return command
-
-
-def _signature(knobs: Mapping[str, Mapping[str, Knob]]) -> inspect.Signature:
-    """What typer reads: one option a knob, then the settings."""
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_option(declared, group),
-            annotation=bool | None if declared.kind == "switch" else str | None,
-        )
-        for group, members in knobs.items()
-        for name, declared in members.items()
-    ]
-    of_settings = inspect.signature(Settings, eval_str=True).parameters.values()
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature([*parameters, *(item.replace(kind=keyword) for item in of_settings)])
-
-
-def _option(declared: Knob, group: str) -> Any:
-    """A typer option that is None unless given, so that the spec's own default holds."""
-    name, switch = option_name(declared.name), declared.kind == "switch"
-    symbol = f" ({declared.symbol})" if declared.symbol else ""
-    allowed = "" if switch else f" Allowed: {declared.range_text}."
-    default = DEFAULTS.get(declared.name, declared.default)
-    return typer.Option(
-        None,
-        f"{name}/{name.replace('--', '--no-', 1)}" if switch else name,
-        help=f"{declared.doc}{symbol}{allowed} Default: {default}.",
-        metavar=None if switch else declared.kind.upper(),
-        show_default=False,
-        rich_help_panel=group,
-    )
-
-
-def _knobs(specs: Sequence[type[Spec]]) -> dict[str, Knob]:
-    """The knobs of some specs by name; the first spec that has one describes it."""
-    merged: dict[str, Knob] = {}
-    for spec in specs:
-        merged |= {name: knob for name, knob in spec.knobs().items() if name not in merged}
-    return {name: declared for name, declared in merged.items() if declared.kind != "spec"}
-
-
-def _given(knobs: Mapping[str, Knob], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The knobs that were given, as values."""
-    texts = {name: options[name] for name in knobs if options[name] is not None}
-    return {name: _value(knobs[name], text) for name, text in texts.items()}
-
-
-def _value(declared: Knob, text: Any) -> Any:
-    """What was typed as the knob's kind of value; what is none stays text, and is refused."""
-    if not isinstance(text, str) or declared.kind == "text":
-        return text
-    if declared.optional and text.lower() == "none":
-        return None
-    choices = {str(choice): choice for choice in declared.choices}
-    if text in choices:
-        return choices[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _one_of(option: str, name: str, table: Mapping[str, T]) -> T:
-    if name not in table:
-        raise KnobError(f"--{option} {name} is not known: it must be one of {', '.join(table)}.")
-    return table[name]
 
 
 def _measure(spec: SolveSpec, settings: Settings) -> Runs:
@@ -204,7 +137,7 @@ def _measure(spec: SolveSpec, settings: Settings) -> Runs:
     runs, before = Runs(), torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        with _interruptible() as stop, _progress() as show:
+        with interruptible() as stop, _progress() as show:
             for one in (forward, spec):
                 one.replace(max_iter=min(WARM_UP, one.max_iter)).run(should_stop=stop.is_set)
             for _ in range(settings.repeats):
@@ -215,22 +148,6 @@ def _measure(spec: SolveSpec, settings: Settings) -> Runs:
     finally:
         torch.set_num_threads(before)
     return runs
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that what is known is shown; the second kills."""
-    stop = threading.Event()
-
-    def on_signal(*_: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -254,7 +171,7 @@ def _show(runs: Runs, settings: Settings) -> None:
     """Print the tables and the sentence, or everything as one JSON object."""
     named, point = runs.named(), runs.crossover(settings.aggregate)
     if settings.as_json:
-        _print_json(
+        print_json(
             {
                 "runs": run_table(named).to_dict("records"),
                 "split": {name: time_split(run).to_dict("records") for name, run in named.items()},
@@ -283,33 +200,14 @@ def _remarks(named: Mapping[str, SolveResult]) -> str:
     return "\n".join(lines)
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Print what the user can mend as one sentence, without a traceback, and exit with 2."""
-    try:
-        yield
-    except OSError as error:
-        typer.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
-        raise typer.Exit(MISUSE) from None
-    except ValueError as error:  # a KnobError, a card that can't be rerun
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(MISUSE) from None
-
-
-def _print_json(record: Mapping[str, Any]) -> None:
-    print(json.dumps(jsonable(record), indent=2, allow_nan=False))
-
-
 @app.command("rerun")
 def _rerun(card: Path, as_json: AsJson = False) -> None:
     """Run a run card again and say, number by number, whether they agree (exit code 1: no)."""
-    with _explained():
+    with explained():
         report = rerun(RunCard.load(card))
     if as_json:
         numbers = [asdict(number) for number in report.numbers]
-        _print_json(
-            {"agrees": report.agrees, "numbers": numbers, "differences": report.differences}
-        )
+        print_json({"agrees": report.agrees, "numbers": numbers, "differences": report.differences})
     else:
         Console().print(rerun_report(report))
         print(report.sentence)
@@ -329,8 +227,8 @@ def _methods(name: Annotated[str | None, typer.Argument(help="Only this one.")] 
 
 
 def _list(kind: str, table: Mapping[str, type[Spec]], name: str | None) -> None:
-    with _explained():
-        chosen = table if name is None else {name: _one_of(kind, name, table)}
+    with explained():
+        chosen = table if name is None else {name: one_of(kind, name, table)}
     for key, spec in chosen.items():
         Console().print(knobs_report(spec, f"{key}: {_first_line(spec)}"))
 

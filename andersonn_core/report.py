@@ -14,6 +14,7 @@ from andersonn_core.curves import run_table, time_split
 from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RerunReport
 from andersonn_core.specs import Spec
+from andersonn_core.training import TrainResult
 from andersonn_core.words import ratio_text, residual_text, seconds_text
 
 PART_NAMES = {
@@ -67,6 +68,32 @@ def rerun_report(report: RerunReport) -> Table:
         for number in report.numbers
     ]
     return _table(("number", "card", "now", "agrees"), rows, "Rerun", numbers=())
+
+
+def trainings_report(results: Mapping[int, TrainResult]) -> Table:
+    """One row a seed: why it ended, epochs, seconds, evaluations, accuracies."""
+    rows = []
+    for seed, result in results.items():
+        each = result.batches[["forward_evals", "adjoint_evals"]].mean()
+        rows.append(
+            [
+                str(seed),
+                result.reason,
+                str(len(result.epochs)),
+                seconds_text(result.seconds),
+                f"{each.forward_evals:.1f} + {each.adjoint_evals:.1f}",
+                percents_text(result.train_accuracy),
+                percents_text(result.test_accuracy),
+            ]
+        )
+    headings = ("seed", "ended", "epochs", "time", "evals a batch\nforward + adjoint",
+                "training\naccuracy", "test\naccuracy")  # fmt: skip
+    return _table(headings, rows, "Trainings", numbers=range(2, len(headings)))
+
+
+def percents_text(part: float) -> str:
+    """An accuracy with a digit after the point: 0.9917 -> "99.2 %"."""
+    return f"{100 * part:.1f} %" if math.isfinite(part) else "-"
 
 
 def knobs_report(spec: type[Spec], title: str) -> Table:

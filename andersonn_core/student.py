@@ -29,3 +29,13 @@ def geometric_mean(values: Sequence[float] | Floats) -> tuple[float, Interval]: 
         return math.exp(middle), (math.nan, math.nan)
     half = t_975(num - 1) * float(logs.std(ddof=1)) / math.sqrt(num)
     return math.exp(middle), (math.exp(middle - half), math.exp(middle + half))
+
+
+def mean_interval(values: Sequence[float] | Floats) -> tuple[float, Interval]:  # (R,)
+    """The mean and mean +- t s / sqrt(R); NaN ends for a single value."""
+    array = np.asarray(values, dtype=np.float64)
+    middle = float(array.mean())
+    if len(array) < 2:
+        return middle, (math.nan, math.nan)
+    half = t_975(len(array) - 1) * float(array.std(ddof=1)) / math.sqrt(len(array))
+    return middle, (middle - half, middle + half)

@@ -26,7 +26,7 @@ ORDER = """
     staircase comparable paired crossover prediction curves polynomial roofline deq optimizers
     training
     store sweeps
-    report record torchdeq_plugin __main__
+    report options train_command record torchdeq_plugin __main__
 """.split()
 
 # (importer, imported): why this one arrow points the wrong way, at call time only.
@@ -39,7 +39,13 @@ EXCEPTIONS = {
 PROGRAMS = {"weights/train_digits.py"}
 
 AT_IMPORT_ONLY = {"torch", "numpy", "pandas", "pydantic", "pydantic_core"}
-AT_THE_COMMAND_LINE = {"report", "torchdeq_plugin", "__main__"}  # the package doesn't import them
+AT_THE_COMMAND_LINE = {
+    "report",
+    "options",
+    "train_command",
+    "torchdeq_plugin",
+    "__main__",
+}  # the package doesn't import them
 NOT_BY_THE_CORE = "panel bokeh holoviews param sklearn scipy typer rich".split()
 WITH_THE_FIRST_SOLVE = "numba llvmlite".split()
 
