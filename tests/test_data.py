@@ -1,11 +1,13 @@
 """Data sets: the same split everywhere, files checked before use, sentences that say what to do."""
 
 import errno
+import gc
 import hashlib
 import io
 import sys
 import tarfile
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -298,6 +300,9 @@ def server(archive: Path, monkeypatch) -> Iterator[Server]:
         yield Server(f"http://127.0.0.1:{server.server_port}", served)
         server.shutdown()
         thread.join()
+    with warnings.catch_warnings():  # pooch leaves the socket of a failed download to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def md5_of(path: Path) -> str:
