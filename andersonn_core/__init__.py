@@ -13,6 +13,7 @@ from andersonn_core.results import Event, History, NotConvergedError, SolveResul
 from andersonn_core.runcard import RunCard
 from andersonn_core.solve import SolveSpec, solve
 from andersonn_core.specs import KnobError
+from andersonn_core.training import Trainer, TrainResult, TrainSpec
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,9 @@ __all__ = [
     "SolveSpec",
     "Status",
     "Step",
+    "TrainResult",
+    "TrainSpec",
+    "Trainer",
     "build_model",
     "crossover",
     "paired_test",

@@ -41,6 +41,10 @@ def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
         forward, backward = map(int, counts.split()[:2])
         assert 2 < forward < 40 and 2 < backward < 40 and "unconverged=0" in counts
         assert "tensor(" in radius
+    elif number == 3:
+        assert 0.1 < float(printed.split()[0]) <= 1 and "Phases(encode=" in printed
+        assert "adjoint_unconverged" in printed
+        assert list((tmp_path / "trainings" / "first").glob("step-*.safetensors"))
     else:
         auto, damped, sliding = printed.splitlines()
         assert int(auto.split()[0]) <= 20 and "True evaluation" in auto and "window" in auto
@@ -57,10 +61,10 @@ def run(command: list[str], folder: Path) -> str:
 def test_commands_of_the_readme_run(tmp_path):
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("python -m")]
-    assert len(commands) == 2
-    table, agreement = (run([sys.executable, *command], tmp_path) for command in commands)
+    assert len(commands) == 3
+    table, agreement, trained = (run([sys.executable, *command], tmp_path) for command in commands)
     assert "Anderson" in table and "Forward iteration" in table
-    assert "agree" in agreement
+    assert "agree" in agreement and "Test accuracy over 2 seeds" in trained
 
 
 def test_make_targets_of_the_readme_exist():

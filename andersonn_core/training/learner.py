@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from andersonn_core.deq import DEQ, jacobian_penalty
-from andersonn_core.models import EquilibriumNetwork, Network, build_model
+from andersonn_core.models import Equilibrium, EquilibriumNetwork, Network, build_model
 from andersonn_core.models.base import ImageShape
 from andersonn_core.results import SolveResult, Status
 from andersonn_core.timing import clock_for
@@ -68,16 +68,23 @@ class Learner:
     """What changes while a training runs, but for where it stands among its images."""
 
     def __init__(
-        self, spec: TrainSpec, image_shape: ImageShape, should_stop: Callable[[], bool]
+        self,
+        spec: TrainSpec,
+        image_shape: ImageShape,
+        should_stop: Callable[[], bool],
+        equilibrium: Callable[[nn.Module], Equilibrium] | None = None,
     ) -> None:
         device = spec.torch_device
         network = build_model(spec.model, image_shape, spec.seed)
         self.network: Network = network.to(device, spec.torch_dtype)
-        self.layer: DEQ | None = None
+        self.layer: DEQ | None = None  # stays None where equilibria are found otherwise
         if isinstance(self.network, EquilibriumNetwork):
-            self.layer = spec.layer(self.network.cell)
-            self.layer.should_stop, self.layer.warns = should_stop, False
-            self.network.solve_with(self.layer)
+            if equilibrium is None:
+                self.layer = spec.layer(self.network.cell)
+                self.layer.should_stop, self.layer.warns = should_stop, False
+            self.network.solve_with(
+                self.layer if equilibrium is None else equilibrium(self.network.cell)
+            )
         self.optimizer = _optimizer(spec, self.network)
         self.probes = torch.Generator().manual_seed(spec.seed)  # of the Jacobian penalty
         self.clock = clock_for(device)

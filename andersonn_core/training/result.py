@@ -79,6 +79,7 @@ class TrainResult:
     best_epoch: int | None  # by validation accuracy; None without a validation part
     best_weights: dict[str, Tensor] | None
     image_shape: ImageShape
+    train_images: int  # in a pass
     clock: str
     notes: tuple[str, ...] = field(default=())
 
@@ -170,7 +171,7 @@ class TrainResult:
 
 
 _SAVED = ("reason", "sentence", "changes", "weights", "best_epoch", "best_weights", "image_shape",
-          "clock")  # fmt: skip
+          "train_images", "clock")  # fmt: skip
 
 
 def _summary(result: TrainResult) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from andersonn_core.curves import residual_bands
 from andersonn_core.data import ImageSet
-from andersonn_core.models import Network
+from andersonn_core.models import Equilibrium, Network
 from andersonn_core.runcard import RunCard, device_name
 from andersonn_core.specs import KnobError
 from andersonn_core.training.batches import Batches, learning_rate, split
@@ -53,7 +53,8 @@ class Trainer:
     `network` then, and its time counts as nobody's. `should_stop`, or `control.stop()`, ends a
     training within one evaluation of the cell. With a `folder`, checkpoints are written there at
     the start, every 30 s, after each epoch and at the end; with resume=True it goes on from the
-    newest, or begins where there is none.
+    newest, or begins where there is none. `equilibrium(cell)` gives another x -> z* in place of the
+    spec's layer, to compare with: its evaluations are not counted.
 
     Raises KnobError for impossible knobs, DataError for data that are missing or damaged,
     CheckpointError for a folder that cannot be used and TrainingError for a training that cannot go
@@ -70,12 +71,13 @@ class Trainer:
         images: ImageSet | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
+        equilibrium: Callable[[nn.Module], Equilibrium] | None = None,
     ) -> None:
         self.spec = spec
         self.control = control or Control()
         self._on_event, self._asked = on_event, should_stop
         self._images = spec.load() if images is None else spec.part_of(images)
-        self._learner = Learner(spec, self._images.image_shape, self._should_stop)
+        self._learner = Learner(spec, self._images.image_shape, self._should_stop, equilibrium)
         self._take_images(self._images)
         self.at = Standing(spec, Batches(len(self._train[1]), spec.seed))
         self._checkpoints = None if folder is None else Checkpoints(folder)
@@ -133,7 +135,8 @@ class Trainer:
             batches=at.by_batch.frame(), epochs=at.by_epoch.frame(), changes=list(at.changes),
             weights={name: value.clone() for name, value in self.network.state_dict().items()},
             best_epoch=at.best_epoch, best_weights=at.best_weights,
-            image_shape=self._images.image_shape, clock=self._learner.clock.name,
+            image_shape=self._images.image_shape, train_images=len(self._train[1]),
+            clock=self._learner.clock.name,
             notes=self._notes,
         ).with_summary()  # fmt: skip
 
