@@ -16,7 +16,7 @@ SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-train bench-kills bench-page bench-counts gpu-record lint clean
+.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-kills bench-page bench-counts gpu-record lint clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -56,6 +56,10 @@ bench-choices: ## Compare automatic and random windows and mixings with fixed on
 bench-predictions: ## Predict the speed-up from a quarter of the evaluations, and measure it
 	@$(SETUP) lab,test
 	@$(RUN) -m benchmarks.predictions
+
+bench-memory: ## Measure the peak memory of a training step against its evaluations
+	@$(SETUP) lab
+	@$(RUN) benchmarks/memory.py
 
 bench-train: ## Train with forward iteration and with Anderson in three regimes, and beside torchdeq (an hour; goes on where it was ended)
 	@$(SETUP) lab,test,bench

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from cases import every_method
 from deq_cases import Calls, Named, Pair, dense, equilibrium, flat, gradients, inputs, layer
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -297,6 +298,22 @@ def test_a_penalty_on_the_gradient_of_the_input_trains_as_through_a_loop():
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("gradient", ["implicit", "unrolled"])
+def test_exchanged_parameters_have_a_first_derivative_and_a_second_one_or_a_refusal(gradient):
+    cell, x = dense(), inputs()
+    deq = layer(cell, gradient, max_iter=40)
+    weight = cell.state.weight.detach().clone().requires_grad_()
+    z = torch.func.functional_call(deq, {"cell.state.weight": 1.0 * weight}, (x,))
+    (slope,) = gradients(z.sum(), weight, retain_graph=True)
+    (expected,) = gradients(deq(x).sum(), cell.state.weight)
+    torch.testing.assert_close(slope, expected, rtol=1e-9, atol=1e-12)
+    if gradient == "unrolled":
+        assert gradients(z.sum(), weight, create_graph=True)[0].requires_grad
+        return
+    with pytest.raises(RuntimeError, match="functional_call.*unrolled"):
+        gradients(z.sum(), weight, create_graph=True)
+
+
 def test_a_second_derivative_of_a_compacting_layer_is_the_same():
     cell = dense()
     x = (
@@ -369,6 +386,15 @@ def test_the_implicit_gradient_is_that_of_a_dense_solve(gradient, adjoint):
     ours = gradients((z * v).sum(), x, *cell.parameters())
     for one, other in zip(ours, dense_gradient(cell, x, v), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@every_method
+def test_every_method_solves_both_problems(method):
+    cell, x = dense(width=6), inputs(3)
+    v = inputs(3, 6, seed=4).detach()
+    ours = gradients((layer(cell, method=method, rtol=1e-10)(x) * v).sum(), x, *cell.parameters())
+    for one, other in zip(ours, dense_gradient(cell, x, v), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("terms", [0, 1, 4])

@@ -26,6 +26,7 @@ from torch.nn.utils import parametrizations
 from andersonn_core import DEQ, Anderson, Broyden, KnobError, Picard, Status
 from andersonn_core.cells import ConvCell
 from andersonn_core.deq import GRADIENTS, AdjointWarning, Implicit, Phantom, VariationalDropout
+from andersonn_core.deq.warm import COLD, MEAN
 
 SLIDING = Anderson(window=3, restart="never")
 every_gradient = pytest.mark.parametrize("name", GRADIENTS)
@@ -354,6 +355,15 @@ def test_a_warm_start_saves_evaluations_where_a_batch_comes_again():
     assert "own start: " in deq.warm.note and "mean" in deq.warm.note
     cold = layer(dense(scale=0.95), rtol=1e-6)(x)
     torch.testing.assert_close(deq(x), cold, rtol=1e-5, atol=1e-6)
+
+
+def test_a_warm_start_takes_the_mean_where_samples_are_others_with_much_in_common():
+    deq = layer(dense(scale=0.95), warm_start=True, rtol=1e-3)
+    common = 3 + torch.arange(3.0).double()
+    evaluations(deq, [common + 0.1 * inputs(8, seed=k).detach() for k in range(40)])
+    assert deq.warm.note.startswith("Starts from the mean of the last states")
+    own, mean = (deq.warm.evals[start] for start in (COLD, MEAN))
+    assert mean < 0.9 * own
 
 
 def test_a_warm_start_switches_itself_off_where_it_does_not_help():

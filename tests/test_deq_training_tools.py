@@ -158,6 +158,7 @@ def test_tensors_saved_elsewhere_or_recomputed_give_the_same_gradient():
 # two processes
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_gradient_of_the_whole_batch(tmp_path):
     """Under torchrun, with gloo; the ranks need different numbers of evaluations."""
     file = tmp_path / "found.pt"

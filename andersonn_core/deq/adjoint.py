@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from andersonn_core.deq.sameness import check_value
+from andersonn_core.deq.sameness import check_reached, check_value
 from andersonn_core.deq.tape import Tape, hooks_of_others
 from andersonn_core.results import SolveResult
 
@@ -203,6 +203,7 @@ def _twice(
     point, direction = _leaf(value), _leaf(v)
     tape = Tape.record(lambda z: ctx.f(z, inner[: ctx.num_leaves]), point)
     check_value(tape.f_z, f_z)
+    check_reached(inner[ctx.num_leaves :], tape.parameters(()))
     solution = ctx.adjoint(tape.transposed, v.detach()).to(v.dtype)
     affine = Tape.record(
         lambda u: tape.transposed(u, create_graph=True) + direction, _leaf(solution)

@@ -32,7 +32,7 @@ class Found:
     known: tuple[Tensor, ...]  # the tensors of x that require grad
     method: MethodSpec
     result: SolveResult
-    state: Any  # the method's workspace after the solve
+    state: Any  # the method's workspace after the solve, where the gradient reads it
     solve_adjoint: Callable[[AdjointMap, Tensor], Tensor]
     half: bool  # the cell computes in half precision
 
@@ -53,6 +53,7 @@ class GradientSpec(Spec):
     """How dL/dz* becomes gradients of the parameters and of the input."""
 
     summary: ClassVar[str] = ""  # one sentence for the README and the page
+    reads_state: ClassVar[bool] = False  # of the forward solve, which otherwise is freed
 
     def check(self, method: MethodSpec) -> None:
         """Raise KnobError if this gradient cannot go with the forward method."""
@@ -91,6 +92,7 @@ class Shine(GradientSpec):
     summary: ClassVar[str] = (
         "Implicit; the backward solve starts where Anderson's last differences say."
     )
+    reads_state: ClassVar[bool] = True
 
     def check(self, method: MethodSpec) -> None:
         """Only Anderson keeps pairs of differences."""

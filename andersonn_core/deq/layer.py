@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +15,15 @@ from torch import Tensor, nn
 from andersonn_core.deq.adjoint import AdjointMap, AdjointWarning, verdict
 from andersonn_core.deq.dropout import new_solve
 from andersonn_core.deq.gradients import GRADIENTS, Found, GradientSpec, Implicit, Unrolled
-from andersonn_core.deq.parametrized import held_weights
+from andersonn_core.deq.maps import CellMap, CutMap, held
 from andersonn_core.deq.spectrum import Spectrum, spectrum
+from andersonn_core.deq.starts import (
+    check_rows,
+    check_start,
+    check_versions,
+    versions_of,
+    zeros_like,
+)
 from andersonn_core.deq.trees import change, tensors
 from andersonn_core.deq.warm import WarmStart
 from andersonn_core.driver import Driver, SolveKnobs, Step
@@ -85,61 +91,6 @@ class Tally:
     forward_unconverged: int = 0
     adjoint: int = 0
     adjoint_unconverged: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class CellMap:
-    """f(z) = cell(z, x) in the type of z, which autocast may have left."""
-
-    cell: Callable[[Any, Any], Any]
-    x: Any
-
-    def __call__(self, z: Any) -> Any:
-        """Evaluate f."""
-        value = self.cell(z, self.x)
-        dtype = next(tensors(z)).dtype
-        return change(value, lambda part: _narrowed(part, dtype))
-
-    def select(self, indices: Tensor) -> CellMap:  # (A,)
-        """The map of some samples."""
-        return CellMap(self.cell, change(self.x, lambda part: part[indices]))
-
-
-@dataclass(frozen=True, eq=False)
-class CutMap:
-    """f on rows, with given tensors in place of those of x that require grad.
-
-    The backward pass may evaluate it, too: under the forward pass's autocast, with weights held.
-    """
-
-    f: CellMap
-    layout: StateLayout
-    autocast: torch.dtype | None  # of the cell's operations; None: not on
-
-    @classmethod
-    def now(cls, f: CellMap, layout: StateLayout) -> CutMap:
-        """The map under the autocast that is on."""
-        device = layout.device.type
-        on = torch.is_autocast_enabled(device)
-        return cls(f, layout, torch.get_autocast_dtype(device) if on else None)
-
-    @property
-    def half(self) -> bool:
-        """Whether anything here is in half precision."""
-        return self.autocast is not None or self.layout.dtype == torch.bfloat16
-
-    def __call__(self, z: Tensor, leaves: Sequence[Tensor]) -> Tensor:  # (B, n) -> (B, n)
-        """Evaluate f; gradients flow through."""
-        left, layout, device = iter(leaves), self.layout, self.layout.device.type
-        x = change(self.f.x, lambda part: next(left) if part.requires_grad else part)
-        on = self.autocast is not None
-        with _held(self.f.cell), torch.autocast(device, self.autocast, enabled=on):
-            value = CellMap(self.f.cell, x)(layout.unpack(z))
-        return layout.join(*tensors(layout.ordered(value)))
-
-    def select(self, indices: Tensor) -> CutMap:  # (A,)
-        """The map of some samples."""
-        return replace(self, f=self.f.select(indices))
 
 
 class DEQ(nn.Module):
@@ -215,27 +166,30 @@ class DEQ(nn.Module):
         warming = z0 is None and self.knobs.warm_start and self.training
         z0 = self._warm_start(x) if warming else self._start(x, z0)
         if self.knobs.compact:
-            _check_rows(x, next(tensors(z0)))
-        f, versions = CellMap(self.cell, x), _versions(x)
+            check_rows(x, next(tensors(z0)))
+        f, versions = CellMap(self.cell, x), versions_of(x)
         if isinstance(self.cell, nn.Module):
             new_solve(self.cell)
-        with _held(self.cell):
+        with held(self.cell):
             driver = self._forward_solve(f, z0)
             result = self.last_forward = driver.run()
-            _check_versions(x, versions)
+            check_versions(x, versions)
             self._count("forward", result)
+            layout, rows = driver.layout, driver.answer
             if warming:
-                self.warm.learn(driver.layout, driver.answer, result)
-            taped = torch.is_grad_enabled()
-            rows = self._with_gradient(f, z0, driver, result) if taped else driver.answer
-            return change(driver.layout.unpack(rows), Tensor.clone)  # the caller may change it
+                self.warm.learn(layout, rows, result)
+            if torch.is_grad_enabled():
+                found = self._found(f, z0, driver, result)
+                del driver  # its window is as large as several tapes
+                rows = self.knobs.gradient.attach(found)
+            return change(layout.unpack(rows), Tensor.clone)  # the caller may change it
 
     def spectrum(self, x: Any, z: Any = None, **knobs: Any) -> Spectrum:
         """The spectrum of J = df/dz at z, by default at the equilibrium: see `spectrum`."""
         if z is None:
             with torch.no_grad():
                 z = self(x)
-        with _held(self.cell), torch.enable_grad():
+        with held(self.cell), torch.enable_grad():
             return spectrum(CellMap(self.cell, x), z, **knobs)
 
     def extra_repr(self) -> str:
@@ -251,8 +205,8 @@ class DEQ(nn.Module):
     def _start(self, x: Any, z0: Any) -> Any:
         own = getattr(self.cell, "initial_state", None)
         if z0 is None:
-            return own(x) if own is not None else _zeros_like(x)
-        _check_start(z0, None if own is None else own(x))
+            return own(x) if own is not None else zeros_like(x)
+        check_start(z0, None if own is None else own(x))
         return z0
 
     def _warm_start(self, x: Any) -> Any:
@@ -279,23 +233,19 @@ class DEQ(nn.Module):
 
     # -- the gradient -----------------------------------------------------------------------------
 
-    def _with_gradient(
-        self, f: CellMap, z0: Any, driver: Driver, result: SolveResult
-    ) -> Tensor:  # (B, n)
-        layout = driver.layout
-        cut = CutMap.now(f, layout)
-        found = Found(
+    def _found(self, f: CellMap, z0: Any, driver: Driver, result: SolveResult) -> Found:
+        cut = CutMap.now(f, driver.layout)
+        return Found(
             cut=cut,
             z=driver.answer,
-            start=layout.join(*tensors(z0)),
+            start=driver.layout.join(*tensors(z0)),
             known=tuple(part for part in tensors(f.x) if part.requires_grad),
             method=driver.method,
             result=result,
-            state=driver.state,
+            state=driver.state if self.knobs.gradient.reads_state else None,
             solve_adjoint=self._solve_adjoint,
             half=cut.half,
         )
-        return self.knobs.gradient.attach(found)
 
     def _solve_adjoint(self, step: AdjointMap, start: Tensor) -> Tensor:  # (B, n) -> (B, n)
         knobs = self.knobs
@@ -361,73 +311,3 @@ def _checked(knobs: EquilibriumKnobs) -> EquilibriumKnobs:
             "or use gradient='implicit'."
         )
     return knobs
-
-
-def _held(cell: Any) -> AbstractContextManager[None]:
-    """The cell's parametrized weights made once, here, for the block."""
-    return held_weights(cell) if isinstance(cell, nn.Module) else nullcontext()
-
-
-def _narrowed(part: Tensor, dtype: torch.dtype) -> Tensor:
-    return part.to(dtype) if part.is_floating_point() and part.dtype != dtype else part
-
-
-# -- starts and inputs --------------------------------------------------------------------------
-
-
-def _zeros_like(x: Any) -> Tensor:
-    """Zeros of the input's shape; in float32 where x has less than bfloat16's range."""
-    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.dim():
-        raise KnobError(
-            "DEQ needs a start: x is not one floating-point tensor with a batch, so that zeros "
-            "like x are no state. Pass z0, or give the cell a method initial_state(x)."
-        )
-    return torch.zeros_like(x, dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
-
-
-def _check_start(z0: Any, own: Any) -> None:
-    """KnobError unless z0 holds tensors, of the structure and shapes of the cell's own start."""
-    layout = StateLayout.of(z0, 1)
-    if layout.numpy:
-        raise KnobError("z0 holds NumPy arrays: give tensors, e.g. torch.from_numpy(z0).")
-    if own is None:
-        return
-    expected = StateLayout.of(own, 1)
-    if _shapes(layout) != _shapes(expected):
-        raise KnobError(
-            f"z0 has shape {_shapes(layout)}, but the cell's state has shape {_shapes(expected)} "
-            "for this input: pass z0 of that shape, or leave it out."
-        )
-
-
-def _shapes(layout: StateLayout) -> str:
-    """Such as (4, 3), ((4, 3), (4, 2)), or a: (4, 3), b: (4, 2)."""
-    if layout.keys is not None:
-        return ", ".join(
-            f"{key}: {shape}" for key, shape in sorted(zip(layout.keys, layout.shapes, strict=True))
-        )
-    return str(layout.shapes[0] if layout.single else layout.shapes)
-
-
-def _check_rows(x: Any, state: Tensor) -> None:
-    """KnobError unless each tensor of x has one row per sample."""
-    for part in tensors(x):
-        if part.shape[:1] != state.shape[:1]:
-            raise KnobError(
-                f"compact = True needs one row per sample in each tensor of x, but one has shape "
-                f"{tuple(part.shape)} in a batch of {len(state)}: hold shared tensors in the cell, "
-                "or leave compact at False."
-            )
-
-
-def _versions(x: Any) -> list[int]:
-    """How often each tensor of x was changed in place; inference tensors do not count that."""
-    return [part._version for part in tensors(x) if not part.is_inference()]
-
-
-def _check_versions(x: Any, before: list[int]) -> None:
-    if _versions(x) != before:
-        raise ValueError(
-            "the cell changed its input x in place, so that each evaluation saw another one: "
-            "return new tensors, e.g. start with x = x.clone()."
-        )

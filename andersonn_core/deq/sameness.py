@@ -6,8 +6,12 @@ that changes between two evaluations make it something else, and the gradient si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from andersonn_core.layout import WORKING
 
 DRIFT = 1e3  # rounding errors by which two values at one point may differ
 SLACK = 1e-3  # and by how much relative residuals; half precision rounds more, in another order
@@ -23,9 +27,12 @@ def check_residual(z: Tensor, f_z: Tensor, claimed: Tensor, half: bool) -> None:
 
     `half`: whether f was computed in half precision. Residuals that are not finite are passed over.
     """
-    value = f_z.detach().double()
-    residual = torch.linalg.vector_norm(value - z.detach(), dim=1)
-    now = (residual / torch.linalg.vector_norm(value, dim=1)).cpu()
+    value = f_z.detach().to(WORKING[f_z.dtype])
+    residual, scale = (
+        torch.linalg.vector_norm(part, dim=1, dtype=torch.float64)
+        for part in (value - z.detach(), value)
+    )
+    now = (residual / scale).cpu()
     off = (now - claimed).abs() / claimed.clamp(min=1.0)
     if bool((off > (HALF_SLACK if half else SLACK)).any()):
         worst = int(off.nan_to_num().argmax())
@@ -33,6 +40,16 @@ def check_residual(z: Tensor, f_z: Tensor, claimed: Tensor, half: bool) -> None:
             f"the cell gave another value at the same point: sample {worst} had a relative "
             f"residual of {float(claimed[worst]):.2g} there in the solve and has "
             f"{float(now[worst]):.2g} now, so that its gradient would be wrong: {REMEDY}"
+        )
+
+
+def check_reached(wanted: Sequence[Tensor], reached: Sequence[Tensor]) -> None:
+    """Raise RuntimeError unless all of `wanted`, which f depended on, is among `reached` again."""
+    if not {id(tensor) for tensor in wanted} <= {id(tensor) for tensor in reached}:
+        raise RuntimeError(
+            "the cell does not depend on the tensors of the forward pass any more, so that a "
+            "second derivative would miss them: do not exchange its parameters before the backward "
+            "pass (torch.func.functional_call does), or use gradient='unrolled'."
         )
 
 
