@@ -17,12 +17,9 @@ from andersonn_core.training import TrainSpec
 from andersonn_core.training.regimes import REGIMES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-<<<<<<< HEAD
 TRAINED = README.parent / "benchmarks" / "results" / "train.json"
 SHOWN = ("train_accuracy", "test_accuracy", "seconds", "evals", "fluctuation")
-=======
 MEMORY = README.parent / "benchmarks" / "results" / "memory.json"  # of `make bench-memory`
->>>>>>> 835ba15 (make bench-memory: a training step's peak memory is flat from 5 to 100 evaluations; the forward window is freed before the tape; a second derivative after exchanged parameters is refused; maps.py and starts.py)
 
 
 def knob_table(spec: type[Spec], without: type[Spec] = Spec) -> str:
@@ -64,7 +61,6 @@ def _gradient_row(spec: type[GradientSpec]) -> str:
     return f"| `{spec.name}` | {spec.summary} | {listed or ' '} |"
 
 
-<<<<<<< HEAD
 def training_block() -> str:
     """What `make bench-train` found: picture, numbers, and the ledger of the published claim."""
     if not TRAINED.exists():
@@ -109,7 +105,8 @@ def _ledger(found: dict[str, Any]) -> str:
         cells = entry["claim"], entry["published"], here, entry["verdict"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Left open: {found['open']}."])
-=======
+
+
 def memory_table() -> str:
     """Peak MiB of a training step, one row per gradient and cell that was measured."""
     rows = json.loads(MEMORY.read_text())["rows"]
@@ -121,23 +118,18 @@ def memory_table() -> str:
 def _memory_row(row: dict[str, Any], evals: list[str]) -> str:
     peaks = " | ".join(f"{row['peak_bytes'][k] / 2**20:.2f}" for k in evals)
     return f"| `{row['gradient']}` | {row['inner_channels']} | {peaks} | {row['verdict']} |"
->>>>>>> 835ba15 (make bench-memory: a training step's peak memory is flat from 5 to 100 evaluations; the forward window is freed before the tape; a second derivative after exchanged parameters is refused; maps.py and starts.py)
 
 
 def tables() -> dict[str, str]:
     """Every generated table by the name of its markers in the README."""
     knobs = {name: knob_table(spec) for name, spec in METHODS.items()}
     knobs |= {"solve": knob_table(SolveKnobs), "deq": knob_table(EquilibriumKnobs)}
-<<<<<<< HEAD
     knobs |= {"train": knob_table(TrainSpec, EquilibriumKnobs), "training": training_block()}
-    return knobs | {"problems": problem_table(), "gradients": gradient_table()}
-=======
     return knobs | {
         "problems": problem_table(),
         "gradients": gradient_table(),
         "memory": memory_table(),
     }
->>>>>>> 835ba15 (make bench-memory: a training step's peak memory is flat from 5 to 100 evaluations; the forward window is freed before the tape; a second derivative after exchanged parameters is refused; maps.py and starts.py)
 
 
 def with_tables(text: str) -> str:
