@@ -48,7 +48,7 @@ from benchmarks.ledger import OPEN, ledger
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 PARTIAL = RESULTS.with_name("train.partial.json")
-SEEDS, EPOCHS = 5, 6
+SEEDS, EPOCHS = 5, 5
 PEER, OURS = "torchdeq 0.1.0", "anderson"
 LEAST, STRETCH = 2.5, 3.0  # times shorter epochs than torchdeq's
 ENOUGH = 0.98  # test accuracy
@@ -185,10 +185,10 @@ def show(records: list[dict[str, Any]], console: Console) -> int:
                         for s in peer["seconds_to_98"])  # fmt: skip
     verdict = "kept" if peer["kept"] else "MISSED"
     lines = [
-        f"{PEER}: epochs of ours are {peer['ratio']:.2f} times shorter (95 %: {low:.2f} to "
-        f"{high:.2f}; promised {LEAST}, stretch {STRETCH}): {verdict}.",
+        f"{PEER}: epochs of ours are {peer['ratio']:.2f} times shorter (95 %: "
+        f"{_ends(low, high, '{:.2f}')}; promised {LEAST}, stretch {STRETCH}): {verdict}.",
         f"Test accuracy, ours less theirs: {peer['accuracy_gain']:+.2f} points "
-        f"(95 %: {worse:+.2f} to {better:+.2f}).",
+        f"(95 %: {_ends(worse, better, '{:+.2f}')}).",
         f"Training time of ours until a test of {ENOUGH:.0%}: {reached}.",
         "Energy was not measured.",
     ]
@@ -203,20 +203,24 @@ def _show_regime(
     for row in table.to_dict("records"):
         sign, unit = ("x", "") if row["kind"] == "ratio" else ("", row["unit"])
         effect = f"{row['effect']:.3g}{sign}" if sign else f"{row['effect']:+.3g} {unit}"
-        ends = f"{row['low']:.3g} to {row['high']:.3g}"
+        ends = _ends(row["low"], row["high"], "{:.3g}")
         cells = (f"{row[who]:.4g} {row['unit']}" for who in ("forward", "anderson"))
         shown.add_row(row["label"], *cells, effect, ends)
     for who in ("forward", "anderson"):
         shares = [100 * record["measures"][name][who]["agreement"] for record in records]
         middle, (low, high) = mean_interval(shares)
         shown.add_row(f"predicted alike, {who}'s weights", "", "", f"{middle:.4g} %",
-                      f"{low:.4g} to {high:.4g}")  # fmt: skip
+                      _ends(low, high, "{:.4g}"))  # fmt: skip
     speedup = float(table.set_index("measure")["effect"]["seconds"])
-    shown.caption = (
-        f"{REGIMES[name].question} Effect: forward / Anderson, or Anderson - forward. "
-        f"Compute saved, 1 - 1/S: {compute_saved(speedup):.0%}."
-    )
+    shown.caption = f"{REGIMES[name].question} Effect: forward / Anderson, or Anderson - forward."
+    if not REGIMES[name].of_time:
+        shown.caption += f" Compute saved, 1 - 1/S: {compute_saved(speedup):.0%}."
     console.print(shown)
+
+
+def _ends(low: float, high: float, form: str) -> str:
+    """An interval; one seed has none."""
+    return "-" if math.isnan(low) else f"{form.format(low)} to {form.format(high)}"
 
 
 def _show_inference(table: pd.DataFrame, console: Console) -> None:
@@ -228,7 +232,7 @@ def _show_inference(table: pd.DataFrame, console: Console) -> None:
             f"{size:.0f}", seconds_text(row["forward_seconds"]),
             seconds_text(row["anderson_seconds"]), f"{size / row['anderson_seconds']:.0f}",
             f"{row['forward_evals']:.1f}, {row['anderson_evals']:.1f}",
-            f"{row['speedup']:.2f}x", f"{row['low']:.2f} to {row['high']:.2f}",
+            f"{row['speedup']:.2f}x", _ends(row["low"], row["high"], "{:.2f}"),
         )  # fmt: skip
     console.print(shown)
 

@@ -84,6 +84,8 @@ def test_measures_are_those_of_the_tables(results):
             batches.batch_size.sum()
         )
         assert row["epochs"] == len(result.epochs)
+        first = batches[batches.epoch == 1].seconds.iloc[-1]
+        assert row["batch_first"] == pytest.approx(first / 3)
         assert row["test_accuracy"] == result.test_accuracy
     assert 0 <= rows["forward"]["agreement"] <= 1 and "agreement" not in rows["other"]
 

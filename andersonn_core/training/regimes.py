@@ -107,20 +107,14 @@ def fluctuation(result: TrainResult) -> float:
     return float(np.abs(np.diff(scores)).mean()) if len(scores) > 1 else math.nan
 
 
-def growth(result: TrainResult) -> float:
-    """How much longer the last epoch took than the first."""
-    seconds = result.epochs["epoch_seconds"] / result.epochs["step"].diff().fillna(
-        result.epochs["step"]
-    )  # of a batch: an epoch that a budget ended is a shorter one
-    return float(seconds.iloc[-1] / seconds.iloc[0])
+def batch_seconds(result: TrainResult, row: int) -> float:
+    """Mean seconds of a batch in an epoch, first (0) or last (-1): a budget may end the last."""
+    batches = result.epochs["step"].diff().fillna(result.epochs["step"])
+    return float((result.epochs["epoch_seconds"] / batches).iloc[row])
 
 
 def _unconverged(column: str) -> Callable[[TrainResult], float]:
     return lambda result: float(result.batches[column].sum() / result.batches["batch_size"].sum())
-
-
-def _epoch(column: str, row: int) -> Callable[[TrainResult], float]:
-    return lambda result: float(result.epochs[column].iloc[row])
 
 
 def _evals(row: int) -> Callable[[TrainResult], float]:
@@ -143,11 +137,12 @@ MEASURES = {
     "evals": Measure("evaluations per batch", lambda r: r.evals / len(r.batches), ratio=True),
     "evals_first": Measure("evaluations per batch, first epoch", _evals(0), ratio=True),
     "evals_last": Measure("evaluations per batch, last epoch", _evals(-1), ratio=True),
-    "epoch_first": Measure("time of the first epoch", _epoch("epoch_seconds", 0), ratio=True,
-                           unit="s"),
-    "epoch_last": Measure("time of the last epoch", _epoch("epoch_seconds", -1), ratio=True,
-                          unit="s"),
-    "growth": Measure("time of the last epoch over the first's", growth, ratio=True),
+    "batch_first": Measure("time of a batch, first epoch", lambda r: batch_seconds(r, 0),
+                           ratio=True, unit="s"),
+    "batch_last": Measure("time of a batch, last epoch", lambda r: batch_seconds(r, -1),
+                          ratio=True, unit="s"),
+    "growth": Measure("time of a batch, last epoch over first",
+                      lambda r: batch_seconds(r, -1) / batch_seconds(r, 0), ratio=True),
     "forward_unconverged": Measure("samples whose forward solve ended early",
                                    _unconverged("forward_unconverged"), **PERCENT),
     "adjoint_unconverged": Measure("samples whose backward solve ended early",
