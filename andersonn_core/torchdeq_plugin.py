@@ -8,17 +8,17 @@ is replaced. Their options go where those of torchdeq's solvers go, into `solver
 by torchdeq's names or by ours. What torchdeq asks for means:
 
     stop_mode="abs"   atol = tol, rtol = 0:           ||f(z) - z|| <= tol
-    stop_mode="rel"   rtol = tol, atol = 1e-9 tol:    ||f(z) - z|| <= tol (||f(z)|| + 1e-9)
+    stop_mode="rel"   rtol = tol:                     ||f(z) - z|| <= tol ||f(z)||, or <= 1e-9 tol
     m                 window = m - 1: it counts iterates, we count their differences
     tau               mixing
     lam               regularization, relative to the lengths of the differences, so that the unit
                       of z does not matter; torchdeq adds lam to the Gram matrix as it is
     LBFGS_thres       window, of Broyden's method
 
-Norms are over all elements of a sample, as in torchdeq. But a sample stops as soon as it meets the
-test itself, where torchdeq goes on with all of them until all meet it in the same evaluation; and z
-is a point at which f was evaluated, with that point's residual, where torchdeq's forward iteration
-and Anderson return its image.
+Norms are over all elements of a sample, as in torchdeq, and samples go on together until each has
+met the test; torchdeq goes on until all meet it in the same evaluation. z is a point at which f was
+evaluated, with that point's residual, where torchdeq's forward iteration and Anderson return its
+image.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from andersonn_core.driver import Step
+from andersonn_core.arrays import Flags
+from andersonn_core.driver import Driver, SolveKnobs, Step
 from andersonn_core.methods import METHODS, Anderson, Broyden, MethodSpec
-from andersonn_core.results import SolveResult, Status
-from andersonn_core.solve import solve
+from andersonn_core.referee import RUNNING
+from andersonn_core.results import SolveResult
+from andersonn_core.runcard import RunCard
 from andersonn_core.specs import KnobError
 
 try:
@@ -47,7 +49,7 @@ except ImportError as error:
         "pip install torchdeq==0.1.0"
     ) from error
 
-FLOOR = 1e-9  # what torchdeq adds to ||f(z)|| in a relative residual
+FLOOR = 1e-9  # torchdeq adds it to ||f(z)|| in a relative residual
 NOT_HERE = {  # options of torchdeq's solvers; False asks for nothing
     "return_final": "z is the best point; with tol=0 all evaluations are made",
     "ls": "Broyden's method makes no line search",
@@ -91,19 +93,31 @@ class Solver:
         if max_iter == 0 or not x0.numel():
             start = x0.detach()
             return start, [start] * len(wanted), _nothing_found(start, max_iter)
+        knobs = SolveKnobs(
+            rtol=rtol, atol=atol, max_iter=max_iter, batch_dims=min(x0.dim(), 1)
+        )  # fmt: skip
         f = Map(func, x0.dtype, *_autocast(x0.device.type))
         start, lost = f.start(x0)
         best = BestSoFar(start, [k for k in wanted if k < max_iter])
         with torch.autocast(x0.device.type, enabled=False):
-            result = solve(
-                f, start, method, rtol=rtol, atol=atol, max_iter=max_iter,
-                batch_dims=min(x0.dim(), 1), on_step=best if best.at else None,
-            )  # fmt: skip
+            result = self._solve(f, start, method, knobs, best)
         row = _row_of_answer(result)
         lost |= ~result.history.residual.gather(0, row)[0].isfinite().to(lost.device)
         points = {k: f.answer(z, lost) for k, z in best.states.items()}
         z = f.answer(result.z, lost)
         return z, [points.get(k, z) for k in wanted], _statistics(result, row, max_iter)
+
+    def _solve(
+        self, f: Map, start: Tensor, method: MethodSpec, knobs: SolveKnobs, best: BestSoFar
+    ) -> SolveResult:
+        record = knobs.to_dict() | {"problem": None, "map": self.name, "method": method.to_dict()}
+        card = RunCard.capture(record, None, None, start.device)
+        together = Together(knobs.rtol, knobs.atol)
+        endless = knobs.replace(rtol=0.0, atol=0.0)
+        look = best if best.at else None
+        driver = together.driver = Driver(f, start, method, endless, card, look, together)
+        driver.state.rtol = knobs.rtol
+        return driver.run()
 
     def _method(self, options: dict[str, Any]) -> MethodSpec:
         """The method with the options of a call."""
@@ -156,11 +170,36 @@ class Map:
         return z.to(self.dtype).masked_fill(_beside(lost, z), torch.nan)
 
 
-class BestSoFar:
-    """Copies the best point after some numbers of evaluations: an `on_step` for `solve`.
+@dataclass
+class Together:
+    """Ends a solve once each sample has met the test: a `should_stop` for a driver.
 
-    Best as the answer of a solve is: the one that met the test, else that with the smallest
-    relative residual.
+    f sees the whole batch until the slowest sample is done. To freeze the others as soon as they
+    meet the test would save nothing, and programs that train with a loose tolerance rely on what
+    they gain until then: on the digits of `benchmarks/programs` about 1 % of accuracy.
+    """
+
+    rtol: float
+    atol: float
+    driver: Driver | None = None
+    met: Flags | bool = False  # (B,)
+
+    def __call__(self) -> bool:
+        """Look at the newest evaluation."""
+        assert self.driver is not None
+        recorder = self.driver.recorder
+        if not recorder.residual:
+            return False
+        residual, relative = recorder.residual[-1], recorder.relative[-1]
+        here = (residual <= self.atol) | (relative <= self.rtol)
+        self.met = self.met | here
+        return bool((self.met | (self.driver.referee.status != RUNNING)).all())
+
+
+class BestSoFar:
+    """Copies the best points after some numbers of evaluations: an `on_step` for a driver.
+
+    Best is, as for the answer of a solve, the smallest relative residual.
     """
 
     def __init__(self, start: Tensor, at: Sequence[int]) -> None:  # (B, ...)
@@ -170,12 +209,11 @@ class BestSoFar:
         self.states: dict[int, Tensor] = {}  # (B, ...) each
 
     def __call__(self, step: Step) -> None:
-        """Look at an evaluation; a sample that stopped earlier has NaN for its residual."""
+        """Look at an evaluation."""
         if step.evaluation > self.last:
             return
         score = step.relative_residual
-        met = (step.status == int(Status.CONVERGED)) & ~score.isnan()
-        taken = (score < self.lowest) | met
+        taken = score < self.lowest
         self.lowest = torch.where(taken, score, self.lowest)
         here = _beside(taken.to(self.best.device), self.best)
         self.best = torch.where(here, step.z(), self.best)
