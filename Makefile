@@ -16,7 +16,7 @@ SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-kills bench-page bench-counts gpu-record lint clean
+.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-plugin bench-kills bench-page bench-counts gpu-record lint clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -35,7 +35,7 @@ notebooks: ## Open JupyterLab on the teaching notebooks
 	@$(SETUP) lab,data,notebooks
 	@$(RUN) -m jupyter lab --notebook-dir=notebooks $(AS_ROOT)
 
-bench: bench-steps bench-restarts bench-wall bench-choices bench-predictions ## All five of these; tables and run cards go to benchmarks/results
+bench: bench-steps bench-restarts bench-wall bench-choices bench-predictions ## These five; tables and run cards go to benchmarks/results
 
 bench-steps: ## Measure a step beside torchdeq, SciPy and a copy of memory, on one CPU thread
 	@$(SETUP) lab,test,bench
@@ -68,6 +68,9 @@ bench-train: ## Train with forward iteration and with Anderson in three regimes,
 bench-kills: ## Kill a training at random moments and compare its last bits with those of one that was left alone
 	@$(SETUP) lab,test
 	@$(RUN) -m benchmarks.kills $(ARGS)
+bench-plugin: ## Train three torchdeq programs with torchdeq's solvers and with ours
+	@$(SETUP) lab,test,bench
+	@$(RUN) -m benchmarks.plugin $(ARGS)
 
 bench-page: ## Measure how fast the dashboard answers, in headless Chromium
 	@$(SETUP) lab,test

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from measured_tables import memory_table, plugin_table, training_block
 
 from andersonn_core import GRADIENTS, METHODS, PROBLEMS
 from andersonn_core.deq import EquilibriumKnobs, GradientSpec
@@ -14,12 +14,8 @@ from andersonn_core.driver import SolveKnobs
 from andersonn_core.problems.base import ProblemSpec
 from andersonn_core.specs import Knob, Spec
 from andersonn_core.training import TrainSpec
-from andersonn_core.training.regimes import REGIMES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-TRAINED = README.parent / "benchmarks" / "results" / "train.json"
-SHOWN = ("train_accuracy", "test_accuracy", "seconds", "evals", "fluctuation")
-MEMORY = README.parent / "benchmarks" / "results" / "memory.json"  # of `make bench-memory`
 
 
 def knob_table(spec: type[Spec], without: type[Spec] = Spec) -> str:
@@ -61,75 +57,14 @@ def _gradient_row(spec: type[GradientSpec]) -> str:
     return f"| `{spec.name}` | {spec.summary} | {listed or ' '} |"
 
 
-def training_block() -> str:
-    """What `make bench-train` found: picture, numbers, and the ledger of the published claim."""
-    if not TRAINED.exists():
-        return "`make bench-train` writes what it finds here."
-    found = json.loads(TRAINED.read_text())
-    picture = "![Training in three regimes, forward iteration against Anderson](assets/train.png)"
-    parts = [picture] if (README.parent / "assets" / "train.png").exists() else []
-    return "\n\n".join([*parts, _training_table(found), _peer(found), _ledger(found)])
-
-
-def _training_table(found: dict[str, Any]) -> str:
-    """One row a regime and measure; effects with their 95 % intervals over the seeds."""
-    lines = ["| regime | measure | forward | Anderson | effect (95 %) |",
-             "| --- | --- | --- | --- | --- |"]  # fmt: skip
-    for name, regime in REGIMES.items():
-        for row in found["regimes"][name]:
-            if row["measure"] in SHOWN:
-                unit = f" {row['unit']}" if row["unit"] else ""
-                sign = "x" if row["kind"] == "ratio" else unit
-                effect = f"{row['effect']:.3g}{sign} ({row['low']:.3g} to {row['high']:.3g})"
-                means = [f"{row[who]:.3g}{unit}" for who in ("forward", "anderson")]
-                lines.append("| " + " | ".join([regime.label, row["label"], *means, effect]) + " |")
-    return "\n".join(lines)
-
-
-def _peer(found: dict[str, Any]) -> str:
-    peer = found["peer"]
-    (low, high), (worse, better) = peer["ratio_interval"], peer["accuracy_interval"]
-    return (
-        f"Epochs of ours are {peer['ratio']:.2f} times shorter than torchdeq 0.1.0's on the same "
-        f"cell at the same tolerances (95 %: {low:.2f} to {high:.2f}); test accuracy, ours less "
-        f"theirs: {peer['accuracy_gain']:+.2f} points (95 %: {worse:+.2f} to {better:+.2f})."
-    )
-
-
-def _ledger(found: dict[str, Any]) -> str:
-    """The rows of the ledger."""
-    lines = ["| claim of arXiv 2410.19460 | published (CIFAR-10) | here (digits) | verdict |",
-             "| --- | --- | --- | --- |"]  # fmt: skip
-    for entry in found["ledger"]:
-        here = f"{entry['regime']}: {entry['here']}"
-        cells = entry["claim"], entry["published"], here, entry["verdict"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Left open: {found['open']}."])
-
-
-def memory_table() -> str:
-    """Peak MiB of a training step, one row per gradient and cell that was measured."""
-    rows = json.loads(MEMORY.read_text())["rows"]
-    evals = list(rows[0]["peak_bytes"])
-    head = f"| gradient | channels inside | {' | '.join(evals)} | |\n" + "| --- " * 8 + "|"
-    return "\n".join([head, *(_memory_row(row, evals) for row in rows)])
-
-
-def _memory_row(row: dict[str, Any], evals: list[str]) -> str:
-    peaks = " | ".join(f"{row['peak_bytes'][k] / 2**20:.2f}" for k in evals)
-    return f"| `{row['gradient']}` | {row['inner_channels']} | {peaks} | {row['verdict']} |"
-
-
 def tables() -> dict[str, str]:
     """Every generated table by the name of its markers in the README."""
     knobs = {name: knob_table(spec) for name, spec in METHODS.items()}
     knobs |= {"solve": knob_table(SolveKnobs), "deq": knob_table(EquilibriumKnobs)}
-    knobs |= {"train": knob_table(TrainSpec, EquilibriumKnobs), "training": training_block()}
-    return knobs | {
-        "problems": problem_table(),
-        "gradients": gradient_table(),
-        "memory": memory_table(),
-    }
+    knobs |= {"train": knob_table(TrainSpec, EquilibriumKnobs)}
+    listed = {"problems": problem_table(), "gradients": gradient_table()}
+    measured = {"training": training_block(), "memory": memory_table(), "plugin": plugin_table()}
+    return knobs | listed | measured
 
 
 def with_tables(text: str) -> str:

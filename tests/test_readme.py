@@ -1,6 +1,6 @@
 """Everything the README says is run: its Python, commands, tables, map and pictures."""
 
-import importlib.util
+import importlib
 import re
 import shlex
 import subprocess
@@ -18,15 +18,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
 
 
-def readme_tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "assets" / "readme_tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_knob_tables_are_those_of_the_code():
-    assert readme_tables().with_tables(README) == README
+def test_tables_are_those_of_the_code_and_of_the_last_measurements(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "assets")
+    tables = importlib.import_module("readme_tables")
+    assert tables.with_tables(README) == README
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
