@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 TEXTS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
 CPU_SECONDS = 60
-DRAWS = re.compile(r"^drawing(?:_roots)?\.(?!reveal|table)\w+\(|^curves\.pane$", re.M)
+DRAWS = re.compile(r"^drawing(?:_\w+)?\.(?!reveal|table)\w+\(|^curves\.pane$", re.M)
 
 RUN = """
 import resource
