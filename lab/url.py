@@ -54,7 +54,7 @@ def from_query(query: str, controls: Controls, known: Collection[str] = ()) -> l
     A link that names a problem starts from its defaults; any other changes only what it names.
     Parameters in `known` belong to the page, `pin` to `pins_from_query`. HTML is escaped.
     """
-    fields, notes = _split(query)
+    fields, notes = fields_of(query)
     fields = [(name, text) for name, text in fields if name not in known and name != "pin"]
     if fields:
         values, problems = _values(dict(fields))
@@ -62,7 +62,7 @@ def from_query(query: str, controls: Controls, known: Collection[str] = ()) -> l
             controls.reset(values["problem"])
         refused = controls.apply(values)
         notes += dict.fromkeys([*problems, *refused.values()])
-        notes += [f"{_shown(name)} is given twice: the last one counts." for name in _twice(fields)]
+        notes += [f"{shown(name)} is given twice: the last one counts." for name in _twice(fields)]
     return [html.escape(note, quote=False) for note in notes]
 
 
@@ -70,16 +70,16 @@ def choice_from_query(
     query: str, name: str, choices: Sequence[str], default: str
 ) -> tuple[str, list[str]]:
     """The page's own parameter of a link, and a sentence if it is none of its choices."""
-    given = [text for key, text in _split(query)[0] if key == name]
+    given = [text for key, text in fields_of(query)[0] if key == name]
     if not given or given[-1] in choices:
         return given[-1] if given else default, []
-    note = f"There is no {name} '{_shown(given[-1])}': {closest(given[-1], choices)}"
+    note = f"There is no {name} '{shown(given[-1])}': {closest(given[-1], choices)}"
     return default, [html.escape(note, quote=False)]
 
 
 def pins_from_query(query: str) -> tuple[list[SolveSpec], list[str]]:
     """The pinned runs of a link, and sentences about those that can't be read, safe to show."""
-    texts = [text for name, text in _split(query)[0] if name == "pin"]
+    texts = [text for name, text in fields_of(query)[0] if name == "pin"]
     pins, notes = [], []
     for number, text in enumerate(texts[:MOST_PINS], 1):
         try:
@@ -94,7 +94,7 @@ def pins_from_query(query: str) -> tuple[list[SolveSpec], list[str]]:
 def _pin(text: str) -> SolveSpec:
     method, *rest = text.split(";")
     if method not in METHODS:
-        raise KnobError(f"there is no method '{_shown(method)}': {closest(method, METHODS)}")
+        raise KnobError(f"there is no method '{shown(method)}': {closest(method, METHODS)}")
     fields = dict(part.partition("=")[::2] for part in rest if part)
     values, problems = _values(fields)
     controls = Controls()
@@ -122,7 +122,7 @@ def _text(knob: Knob | None, value: Any) -> str:
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
-def _split(query: str) -> tuple[list[tuple[str, str]], list[str]]:
+def fields_of(query: str) -> tuple[list[tuple[str, str]], list[str]]:
     """(name, text) of each parameter of a query, and a sentence if it can't be read."""
     if len(query) > MOST_CHARACTERS:
         return [], [f"The link is longer than {MOST_CHARACTERS} characters: it was not read."]
@@ -140,10 +140,10 @@ def _values(fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     values, notes = {}, []
     for name, text in map(_renewed, fields, fields.values()):
         if name in ("problem", "also") or name in KNOBS:
-            values[name] = _value(KNOBS.get(name), text)
+            values[name] = value_of(KNOBS.get(name), text)
         else:
             names = ["problem", "also", *KNOBS]
-            notes.append(f"The link's '{_shown(name)}' is no control: {closest(name, names)}")
+            notes.append(f"The link's '{shown(name)}' is no control: {closest(name, names)}")
     return values, notes
 
 
@@ -154,29 +154,29 @@ def _renewed(name: str, text: str) -> tuple[str, str]:
     return "also", {True: "broyden", False: NOTHING, None: text}[SWITCH.get(text.lower())]
 
 
-def _value(knob: Knob | None, text: str) -> Any:
+def value_of(knob: Knob | None, text: str) -> Any:
     """The value that a text stands for, else the text itself, for the knob to refuse."""
     kind = knob.kind if knob else "text"
     if knob is not None and knob.optional and text == knob.none:
         return None
     if kind == "switch":
-        return SWITCH.get(text.lower(), _shown(text))
+        return SWITCH.get(text.lower(), shown(text))
     if kind == "integer" and INTEGER.fullmatch(text):
         return int(text)
     if kind == "number" or kind == "integer":
         return _number(text)
-    return _shown(text)
+    return shown(text)
 
 
 def _number(text: str) -> float | str:
     try:
         value = float(text) if len(text) <= SHOWN else math.nan
     except ValueError:
-        return _shown(text)
+        return shown(text)
     return value
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A stranger's text, short and without what is invisible."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
