@@ -17,19 +17,26 @@ from andersonn_core.runcard import device_name
 from lab.controls import Controls
 from lab.gate import Gate
 from lab.later import call_later
-from lab.pages import PAGES, Convergence
+from lab.pages import PAGES, Convergence, Crossover, Train
 from lab.pages.card import escape, grid, text
 from lab.pages.convergence import SETTLED
 from lab.pages.navigation import Navigation
 from lab.pages.rail import Rail
 from lab.quantities import QUANTITIES
 from lab.theme import material_theme, palette
+from lab.training import link
 from lab.url import choice_from_query, from_query, pins_from_query, to_query
 from lab.wire import presence
 
 OWN = ["Axis", "Grid", "Figure", "Plot", "Title", "ColorBar"]  # what our palette paints
 FIRST, SPEEDUP = next(iter(PAGES)), next(iter(QUANTITIES))  # as long as the link is silent
-KNOWN = ("theme", "page", "quantity")  # query parameters that belong to the shell
+KNOWN = (
+    "theme",
+    "page",
+    "quantity",
+    link.RUN,
+    link.CHOSEN,
+)  # query parameters that belong to the shell
 HEADER = {
     ".MuiAppBar-root": {
         "backgroundColor": "background.paper", "backgroundImage": "none", "color": "text.primary",
@@ -67,7 +74,8 @@ class Shell:
         self._quantity, view_notes = choice_from_query(
             self._query(), "quantity", [*QUANTITIES], SPEEDUP
         )
-        self.notes += pin_notes + page_notes + view_notes
+        self._setup, self._run, train_notes = link.from_query(self._query())
+        self.notes += pin_notes + page_notes + view_notes + train_notes
         self.schedule, self._present = Gate(document), presence(document)
         self.colors = palette(pn.config.theme == "dark")
         self.rail = Rail(self.controls, self.schedule)
@@ -123,19 +131,27 @@ class Shell:
         self.body.extend(self._parts[name])
         self._lay_out()
         if isinstance(view, Convergence):
-            view.pins_changed, view.settled_after = self._sync, 0
-            view.show()  # what is known already is in the first picture
-            view.submit_pins(self._pins)
-            view.settled_after = SETTLED
-        else:
+            self._begin_convergence(view)
+        elif isinstance(view, Crossover):
             view.maps.quantity.value = self._quantity
             view.maps.quantity.param.watch(lambda _: self._sync(), "value")
             self.schedule.when_ready(view.show)  # its cells would compete with the page's loading
+        elif isinstance(view, Train):
+            view.open(self._setup, self._run)
+            view.changed = self._sync
+            view.show()
+
+    def _begin_convergence(self, view: Convergence) -> None:
+        view.pins_changed, view.settled_after = self._sync, 0
+        view.show()  # what is known already is in the first picture
+        view.submit_pins(self._pins)
+        view.settled_after = SETTLED
 
     def _lay_out(self) -> None:
         for name, parts in self._parts.items():
             for part in parts:
                 part.visible = name == self.shown
+        self.body[0].visible = not isinstance(self.view, Train)  # which has a rail of its own
 
     def _query(self) -> str:
         return self.location.search if self.location is not None else ""
@@ -170,7 +186,13 @@ class Shell:
             own["page"] = self.shown
         crossover = self.views.get("Crossover")
         quantity = self._quantity if crossover is None else crossover.maps.quantity.value
-        return own | ({"quantity": quantity} if quantity != SPEEDUP else {})
+        own |= {"quantity": quantity} if quantity != SPEEDUP else {}
+        train = self.views.get("Train")
+        return own | (
+            link.to_fields(self._setup, self._run)
+            if train is None
+            else link.to_fields(train.rail.setup, train.key)
+        )
 
     def _paint(self, dark: bool) -> None:
         self.colors = palette(dark)

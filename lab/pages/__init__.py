@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lab.pages.convergence import Convergence
 from lab.pages.crossover import Crossover
+from lab.pages.train import Train
 
-PAGES = {"Convergence": Convergence, "Crossover": Crossover}
+PAGES = {"Convergence": Convergence, "Crossover": Crossover, "Train": Train}
 
-__all__ = ["PAGES", "Convergence", "Crossover"]
+__all__ = ["PAGES", "Convergence", "Crossover", "Train"]
