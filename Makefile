@@ -3,6 +3,7 @@
 #   PYTHON  the Python that .venv is made from          make lab PYTHON=python3.12
 #   TORCH   cpu or cuda: which build of PyTorch 2.13.0   make lab TORCH=cpu      (default: cuda with an NVIDIA GPU, else cpu)
 #   PORT    where the dashboard listens                 make lab PORT=8000      (default: 5006; if taken, the next free one)
+#   SOAK    --soak: bench-page watches the Train page's memory for 30 minutes
 #   ARGS    more arguments for pytest or a benchmark    make test ARGS="-k window"
 
 PYTHON ?= python3
@@ -74,7 +75,7 @@ bench-plugin: ## Train three torchdeq programs with torchdeq's solvers and with 
 
 bench-page: ## Measure how fast the dashboard answers, in headless Chromium
 	@$(SETUP) lab,test
-	@$(RUN) benchmarks/page.py $(ARGS)
+	@$(RUN) benchmarks/page.py $(ARGS); first=$$?; $(RUN) -m benchmarks.page_train $(SOAK) && exit $$first
 
 bench-counts: ## Count the evaluations that the project promises (a minute)
 	@$(SETUP) lab,test

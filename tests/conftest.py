@@ -137,11 +137,15 @@ class LabServer:
 @pytest.fixture(scope="session")
 def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     """Start the dashboard as `make lab` does, on a free port; `.url` is its address."""
-    log_file = tmp_path_factory.mktemp("lab") / "server.log"
+    folder = tmp_path_factory.mktemp("lab")
+    log_file = folder / "server.log"
+    environment = os.environ | {"ANDERSON_LAB_TRAININGS": str(folder / "trainings")}
     command = [sys.executable, "-m", "panel", "serve", "lab/app.py"]
     command += ["--address", "127.0.0.1", "--port", "0"]
     with log_file.open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     server = LabServer(process, log_file)
     try:
         server.wait_until_it_serves()

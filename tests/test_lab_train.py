@@ -3,13 +3,16 @@
 import json
 import math
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from test_lab_browser import lasting_findings
 
 from andersonn_core import KnobError
 from lab.controls import Controls
@@ -26,6 +29,9 @@ from lab.training.registry import Refused, Registry
 from lab.training.series import Series
 from lab.training.setup import REGIMES, Setup
 from lab.training.watch import Watch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PATIENCE = 60.0  # seconds
 QUICK = {"batch_size": 16, "epochs": 1, "rtol": 0.1, "max_iter": 6}
@@ -67,6 +73,10 @@ def trained(server: Registry, **choices) -> Race:
     race = server.start(Setup(**QUICK | choices), "me")
     wait(lambda: not race.active)
     return race
+
+
+def recorded(race: Race) -> dict:
+    return json.loads((race.folder / races.RECORD).read_text())
 
 
 # -- what a visitor may choose --------------------------------------------------------------------
@@ -278,7 +288,8 @@ def test_a_training_is_found_by_its_key_also_after_a_restart_and_goes_on(tmp_pat
     race.pins = race.results()
     race.stop()
     wait(lambda: not race.active)
-    record = json.loads((race.folder / races.RECORD).read_text())
+    wait(lambda: recorded(race)["state"] == "stopped")
+    record = recorded(race)
     (race.folder / races.RECORD).write_text(json.dumps(record | {"state": "running"}))
     second = Registry(tmp_path, Pool())  # the server was restarted
     found = second.find(race.key)
@@ -327,7 +338,7 @@ def test_what_ended_leaves_the_memory_and_later_the_disk_by_the_stated_rule(tmp_
     paused.state, paused.seen = "paused", now[0] - registry.ALONE_SECONDS - 1
     server._races[paused.key] = paused
     server.sweep()
-    assert paused.state == "stopped"
+    wait(lambda: paused.state == "stopped")
     now[0] += registry.FOLDER_SECONDS + 60
     server.sweep()
     assert [each.name for each in tmp_path.iterdir()] == [watched.key]
@@ -476,3 +487,31 @@ def test_changes_are_marked_in_the_curves(server):
 def test_a_pinned_result_keeps_its_numbers():
     result = Result("anderson", Setup().to_dict(), 3.0, 0.978, 41.0, 900, 1.61)
     assert Result(**json.loads(json.dumps(vars(result)))) == result
+
+
+# -- in a browser ---------------------------------------------------------------------------------
+
+LOSS = """() => (Bokeh.documents[0]?.get_model_by_name('lines of loss')?.data.x.length ?? 0) > 0"""
+MARK = """() => Bokeh.documents[0].get_model_by_name('words of loss').data.text.some(
+    word => word.includes('window 6'))"""
+
+
+def test_in_a_browser_a_training_starts_takes_a_slider_stops_and_is_found_again(
+    page: "Page", lab_server
+):
+    page.goto(f"{lab_server.url}?page=Train&train=batch_size=16;rtol=0.1;max_iter=10")
+    page.get_by_role("button", name="Start", exact=True).click(timeout=40_000)
+    page.wait_for_function(LOSS, timeout=40_000)
+    page.wait_for_url(re.compile("run=[0-9a-f]{12}"))
+    slider = page.locator("input[type=range][aria-label='window m']:visible")
+    slider.focus()
+    slider.press("ArrowRight")
+    page.wait_for_function(MARK, timeout=40_000)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    stopped = page.locator(".lab-status:visible").filter(has_text="Stopped after")
+    stopped.wait_for(timeout=40_000)
+    page.goto(page.url)
+    stopped.wait_for(timeout=40_000)
+    page.get_by_role("button", name="Resume", exact=True).wait_for()
+    page.wait_for_function(LOSS, timeout=40_000)
+    assert lasting_findings(page) == []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lab.training.probe import Point
 
 START = 0.25  # epochs
-SPAN = (0.7, 1.04)  # of spectral radii
+SPAN = (0.7, 1.06)  # of spectral radii
 FACTORS = (0.5, 8.0)  # of S
 TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 8, 10, 20, 50)
 TOLD = {"epochs": "@passes", "spectral radius": "@radius", "S": "@speedup", "crossover": "@kind"}

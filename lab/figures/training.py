@@ -63,6 +63,7 @@ class TrainPlot:
         self.lines = columns("x", "y", "color", "dash", "width")
         self.dots = columns("x", "y", "color", "marker", "fill")
         self.rules, self.marks, self.texts = columns("y"), columns("x"), columns(*TEXT)
+        self.lines.name, self.texts.name = f"lines of {kind}", f"words of {kind}"
         self.figure = bare_figure(
             x_range=self.x, y_range=self.y, height=height, y_axis_label=y_title,
             y_axis_type="log" if kind in LOG else "linear",
@@ -222,8 +223,8 @@ class TrainPlot:
         rows: list[tuple[Any, ...]] = []
         if extras.rule is not None:
             level, words = extras.rule
-            end, muted = self.x.end, self.colors.muted
-            rows.append((end, level, words, muted, "right", -4.0, -8.0, "11.5px", "normal"))
+            muted = self.colors.muted
+            rows.append((0.0, level, words, muted, "left", 4.0, 9.0, "11.5px", "normal"))
         shown = extras.marks[-4:]
         for place, (x, words) in enumerate(shown):
             part = x / self.x.end if self.x.end else 0.0

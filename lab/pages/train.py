@@ -19,10 +19,10 @@ from lab.pages.train_cards import (
     GradientCard,
     SolveCard,
     StiffnessCard,
-    TableCard,
     View,
 )
 from lab.pages.train_rail import TrainRail
+from lab.pages.train_table import TableCard
 from lab.pages.visitor import Visitor
 from lab.theme import Palette
 from lab.training import words
@@ -200,6 +200,8 @@ class Train(pn.viewable.Viewer):
         self.rail.differs(race.setup if race is not None and race.active else None)
         if race is None:
             self.draw()
+        else:
+            self._draw_answer()
 
     def _pin(self) -> str:
         race = self.race
@@ -235,17 +237,10 @@ class Train(pn.viewable.Viewer):
             return
         view = View(self.race, self.rail.setup, self.curves.axis.value)
         with together():
-            if self.race is None:
-                self._draw(view)
-            else:
-                with self.race.lock:
-                    self._draw(view)
-
-    def _draw(self, view: View) -> None:
-        self._draw_answer()
-        for card in self.cards:
-            card.show(view)
-        self.table.show(view, self.pins)
+            self._draw_answer()
+            for card in self.cards:
+                card.show(view)
+            self.table.show(view, self.pins)
 
     def _draw_answer(self) -> None:
         unknown = not self.visitor.word  # the browser has not answered yet

@@ -1,26 +1,26 @@
-"""The cards of the Train page: curves, digits, solves, gradients, stiffness, table."""
+"""The cards of the Train page: curves, digits, solves, gradients, stiffness."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
 
-from andersonn_core.words import percent_text, ratio_text, residual_text, seconds_text
+from andersonn_core.words import residual_text
 from lab.figures.pictures import DigitsPicture
 from lab.figures.stiffness import Stiffness
 from lab.figures.training import Drawn, Extras, TrainPlot, nice
-from lab.pages.card import STYLE, Card, Later, bokeh_pane, escape, grid, text
+from lab.pages.card import STYLE, Card, Later, bokeh_pane, grid
 from lab.pages.map_card import SEGMENTS
-from lab.theme import LABELS, Palette
+from lab.theme import Palette
 from lab.training import words
 from lab.training.lane import Lane, images
 from lab.training.probe import DIGITS, Belief
-from lab.training.race import Race, Result
+from lab.training.race import Race
 from lab.training.setup import METHODS, Setup
 
 AXES = {"by epoch": "passes", "by seconds": "seconds", "by evaluations": "evals"}
@@ -53,10 +53,11 @@ class View:
         last = max((lane.series.last(self.axis) for lane in self.lanes.values()), default=0.0)
         return nice(last * 1.05) if last > 0 else 1.0
 
-    def marks(self, every: bool = False) -> Extras:
-        """Where knobs changed: Anderson's changes hold both methods' knobs."""
+    def marks(self) -> Extras:
+        """Where knobs changed; Anderson's changes hold those of forward iteration, too."""
         lane = self.lanes.get("anderson")
-        found = [] if lane is None else [(getattr(m, self.axis), m.words) for m in lane.marks]
+        marks = [] if lane is None else list(lane.marks)
+        found = [(getattr(mark, self.axis), mark.words) for mark in marks]
         return Extras(marks=found)
 
 
@@ -79,15 +80,15 @@ class CurvesCard(Card):
         loss, accuracy = {}, {}
         for name, lane in view.lanes.items():
             columns = lane.series.columns()
-            at = [getattr(test, view.axis) for test in lane.tests]
+            tests = list(lane.tests)
             loss[name] = Drawn(columns[view.axis], columns["loss"])
-            dots = at, [test.accuracy for test in lane.tests]
+            dots = [getattr(test, view.axis) for test in tests], [test.accuracy for test in tests]
             accuracy[name] = Drawn(columns[view.axis], columns["accuracy"], dots)
         marks = view.marks()
         self.loss.show(view.axis, loss, marks, view.end, words.INVITATION)
         self.accuracy.show(view.axis, accuracy, marks, view.end, "")
         self.say(
-            "Lines: means of the last 16 batches of training. Markers: all test digits, after each "
+            "Lines: means of the last batches, up to 16. Markers: all test digits, after each "
             "epoch. Dashed orange: a knob was moved."
         )
 
@@ -154,7 +155,7 @@ class DigitsCard(Card):
         ]
         passes = next(iter(self.beliefs.values())).passes
         self.say(
-            f"Weights after {passes:.2g} epochs, evaluation {evaluation}: read right "
+            f"Weights {words.epoch_words(passes)}, evaluation {evaluation}: read right "
             f"{', '.join(right)}. Gray: forward iteration; blue: Anderson; pale: unsure; framed: "
             "Anderson is wrong."
         )
@@ -236,12 +237,12 @@ class GradientCard(Card):
 
     def __init__(self, colors: Palette) -> None:
         super().__init__()
-        self.residual = TrainPlot("residual", "adjoint residual", colors, height=220)
-        self.angle = TrainPlot("degrees", "angle, degrees", colors, height=220)
+        self.residual = TrainPlot("residual", "adjoint residual", colors, height=290)
+        self.angle = TrainPlot("degrees", "angle, degrees", colors, height=290)
         self.panes = {
-            "residual": pn.Column(bokeh_pane(self.residual.figure, height=220), margin=0,
+            "residual": pn.Column(bokeh_pane(self.residual.figure, height=290), margin=0,
                                   sizing_mode="stretch_width"),
-            "angle": Later(bokeh_pane(self.angle.figure, height=220)),
+            "angle": Later(bokeh_pane(self.angle.figure, height=290)),
         }  # fmt: skip
 
     def show(self, view: View) -> None:
@@ -266,13 +267,12 @@ class GradientCard(Card):
         self.say(f"{kind}. {told}".strip())
 
     def _show_angle(self, view: View) -> None:
-        points = {} if view.race is None else view.race.points
-        drawn = {
-            name: Drawn(at, angles, (at, angles))
-            for name in ORDER
-            if (at := [point.passes for point in points.get(name, [])])
-            and (angles := [point.angle for point in points[name]])
-        }
+        drawn = {}
+        for name in ORDER:
+            points = [] if view.race is None else list(view.race.points.get(name, []))
+            at, angles = [each.passes for each in points], [each.angle for each in points]
+            if points:
+                drawn[name] = Drawn(at, angles, (at, angles))
         setup = view.setup if view.race is None else view.race.setup
         end = max([float(setup.epochs), *(each.x[-1] for each in drawn.values())])
         self.angle.show("passes", drawn, NONE, end, "")
@@ -301,7 +301,8 @@ class StiffnessCard(Card):
 
     def show(self, view: View) -> None:
         """Draw the points that were measured."""
-        points = {} if view.race is None else {k: list(v) for k, v in view.race.points.items()}
+        known = {} if view.race is None else dict(view.race.points)
+        points = {name: list(found) for name, found in known.items()}
         drawn = {name: points[name] for name in ORDER if name in points}
         if drawn != self.plot._points or not drawn:
             self.plot.show(drawn, "One point per epoch and network")
@@ -318,117 +319,3 @@ class StiffnessCard(Card):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.boxed(bokeh_pane(self.plot.figure, height=290))
-
-
-HEADINGS = ("", "method", "window m", "mixing", "B", "compared at", "epochs", "test accuracy",
-            "time", "evaluations", "S", "compute saved")  # fmt: skip
-NUMBERS = range(2, len(HEADINGS))
-
-
-class TableCard(Card):
-    """Both methods as they stand, and those that were pinned."""
-
-    title = "Results"
-
-    def __init__(
-        self, pin: Callable[[], str], unpin: Callable[[], str],
-        schedule: Callable[[Callable[[], None]], Any],
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.table, self.code = text("", "lab-table"), text("", "lab-code")
-        self.pin, self.unpin = (
-            pmui.Button(
-                label=label, icon=icon, variant="outlined", size="small", margin=(4, 8, 4, 0)
-            )
-            for label, icon in (("Pin this training", "push_pin"), ("Remove the last pin", "close"))
-        )
-        self.said = text("", "lab-status")
-        self.pin.on_click(lambda _: schedule(lambda: self._say(pin())))
-        self.unpin.on_click(lambda _: schedule(lambda: self._say(unpin())))
-
-    def _say(self, sentence: str) -> None:
-        self.said.object = f"<div role='status' aria-live='polite'>{escape(sentence)}</div>"
-
-    def show(self, view: View, pins: Sequence[Result]) -> None:
-        """Fill the table."""
-        now = [] if view.race is None else view.race.results()
-        rows = [*(("now", each) for each in now), *_numbered(pins)]
-        markup = _table([_row(*row) for row in rows])
-        if self.table.object != markup:
-            self.table.object = markup
-        self.pin.disabled, self.unpin.disabled = not now, not pins
-        code = _code(view.setup if view.race is None else view.race.setup)
-        if self.code.object != code:
-            self.code.object = code
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        bar = pn.FlexBox(
-            self.pin, self.unpin, self.said, align_items="center", sizing_mode="stretch_width",
-            margin=0, stylesheets=[STYLE],
-        )  # fmt: skip
-        return self.boxed(self.table, bar, self.code, noted=False)
-
-
-def _numbered(pins: Sequence[Result]) -> list[tuple[str, Result]]:
-    return [(f"pin {1 + place // len(METHODS)}", each) for place, each in enumerate(pins)]
-
-
-def _row(name: str, each: Result) -> list[str]:
-    setup = Setup(**each.setup)
-    mixes = each.method == "anderson"
-    known = math.isfinite(each.speedup)
-    faster = known and each.speedup > 1
-    accuracy = f"{100 * each.accuracy:.1f} %" if math.isfinite(each.accuracy) else ""
-    return [
-        name, LABELS[each.method], str(setup.window) if mixes else "",
-        str(setup.mixing) if mixes else "", f"{setup.batch_size}", _regime(setup),
-        f"{each.epochs:.3g}", accuracy,
-        seconds_text(each.seconds), f"{each.evals:,}", ratio_text(each.speedup) if known else "",
-        percent_text(1 - 1 / each.speedup) if faster else "none" if known else "",
-    ]  # fmt: skip
-
-
-def _regime(setup: Setup) -> str:
-    return {
-        "tolerance": f"tolerance {residual_text(setup.rtol)}",
-        "cap": "25 evaluations, 1e-2",
-        "time": f"{setup.seconds:g} s each",
-    }[setup.regime]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return (
-            "<p class='empty'>The numbers of both methods come with Start; pin them to compare.</p>"
-        )
-    head = "".join(
-        f"<th scope='col'{_right(k)}>{escape(name)}</th>" for k, name in enumerate(HEADINGS)
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td{_right(k)}>{escape(c)}</td>" for k, c in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div class='wide' tabindex='0' role='region' aria-label='Results'>{table}</div>"
-
-
-def _right(column: int) -> str:
-    return " class='number'" if column in NUMBERS else ""
-
-
-def _code(setup: Setup) -> str:
-    """Python that makes the same trainings."""
-    specs = [f"print({setup.specs()[name]!r}.run().epochs)" for name in ORDER]
-    gradient = type(setup.specs()["anderson"].gradient).__name__
-    extra = (
-        [f"from andersonn_core.deq.gradients import {gradient}"] if gradient != "Implicit" else []
-    )
-    lines = [
-        "from andersonn_core import Anderson, Picard", *extra,
-        "from andersonn_core.training import TrainSpec", "", *specs,
-    ]  # fmt: skip
-    code = escape("\n".join(lines))
-    return (
-        "<details><summary>The same in Python</summary>"
-        f"<pre tabindex='0' aria-label='Python code of this training'>{code}</pre></details>"
-    )

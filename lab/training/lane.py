@@ -15,7 +15,6 @@ from andersonn_core.training import (
     BatchDone,
     Changed,
     Control,
-    Ended,
     EpochDone,
     Trainer,
     TrainEvent,
@@ -55,7 +54,7 @@ class Mark:
 
 
 class Lane:
-    """A trainer and the numbers that it has told so far; the race's lock guards them."""
+    """A trainer and the numbers that it has told so far, which pages read while it adds to them."""
 
     def __init__(
         self, name: str, spec: TrainSpec, folder: Path, should_stop: Callable[[], bool],
@@ -65,7 +64,9 @@ class Lane:
         self.series, self.tests, self.marks = Series(), list[Reading](), list[Mark]()
         self.residual: tuple[float, ...] = ()  # the worst, of the latest batch's solve
         self.median: tuple[float, ...] = ()
-        self.ended, self.failure, self.words = False, "", ""
+        self.ended = False  # it has come to its own end, or failed
+        self.closed = False  # it was stopped, with a checkpoint: another lane goes on from there
+        self.failure = ""
         self.trainer = Trainer(
             spec, self._take, should_stop, control=self.control, images=images(), folder=folder,
             resume=resume,
@@ -86,6 +87,13 @@ class Lane:
             self.ended, self.failure = True, str(error)
             return
         self.ended = not going and not self.control.stopping
+
+    def close(self) -> None:
+        """Stop, and leave a checkpoint."""
+        self.control.stop()
+        if not self.ended:
+            self.step()
+        self.closed = True
 
     @property
     def steps(self) -> int:
@@ -127,8 +135,6 @@ class Lane:
             self._add_test(vars(event))
         elif isinstance(event, Changed):
             self._mark(event.knobs)
-        elif isinstance(event, Ended):
-            self.words = event.sentence
 
     def _add(self, row: dict[str, Any]) -> None:
         self._seen += int(row["batch_size"])

@@ -31,7 +31,7 @@ MEASURED = 64  # test digits that S is measured on, or a batch where that is sma
 RADIUS_DIGITS, RADIUS_STEPS = 4, 32  # of the spectral radius
 ANGLE_DIGITS = 16  # training digits whose gradient is compared
 EXACT = {"rtol": 1e-5, "max_iter": 400}  # of the implicit gradient that others are compared to
-MOST_EVALS = 1000  # of forward iteration in the measurement of S
+MOST_EVALS = 400  # of forward iteration in the measurement of S
 
 ShouldStop = Callable[[], bool]
 

@@ -19,7 +19,7 @@ from andersonn_core.specs import KnobError
 from andersonn_core.training import TrainingError
 from lab.pool import Pool, Slot
 from lab.training import probe
-from lab.training.lane import Lane
+from lab.training.lane import Lane, change_words
 from lab.training.setup import METHODS, Setup
 
 State = Literal["waiting", "running", "paused", "stopped", "finished", "failed", "interrupted"]
@@ -71,9 +71,7 @@ class Race:
     points: dict[str, list[probe.Point]] = field(default_factory=dict)
     beliefs: dict[str, probe.Belief] = field(default_factory=dict)
     pins: list[Result] = field(default_factory=list)
-    begun: float = field(default_factory=time.time)
     seen: float = field(default_factory=time.time)  # when somebody last looked on
-    ended: float = 0.0  # when it stopped computing
     pausing: bool = False
 
     def __post_init__(self) -> None:
@@ -112,19 +110,28 @@ class Race:
     def stop(self) -> None:
         """End within one evaluation; checkpoints stay."""
         with self.lock:
-            if self.state == "paused":
-                self._end("stopped")
-            self._stopping = True
+            paused, self._stopping = self.state == "paused", True
             for lane in self.lanes.values():
                 lane.control.stop()
             if self._slot is not None:
                 self._slot.leave()
+        if paused:
+            self.pool.submit(lambda: self._work(resume=True))  # which leaves checkpoints
         self.tell()
 
     def change(self, wanted: Setup) -> None:
         """Go on with other live knobs, for both methods from the same batch on."""
         with self.lock:
             self._wanted = self.setup.going_on(wanted)
+
+    @property
+    def coming(self) -> str:
+        """The changes that wait for the next batch, in a few words."""
+        wanted = self._wanted
+        if wanted is None or not self.active:
+            return ""
+        live = wanted.live("anderson", self.setup.specs()["anderson"])
+        return change_words({name: getattr(wanted, name) for name in live})
 
     def watch(self, listener: Callable[[], None]) -> None:
         """Call a function after each piece of news."""
@@ -207,34 +214,20 @@ class Race:
 
     def _open(self, resume: bool) -> None:
         """Make what trains, or take over what a pause or the checkpoints left."""
-        if self.lanes and not any(lane.control.stopping for lane in self.lanes.values()):
+        if self.lanes and not any(lane.closed for lane in self.lanes.values()):
             return  # after a pause
         specs = self.setup.specs()
         lanes = {
             name: Lane(name, specs[name], self.folder / name, self._should_stop, resume)
             for name in METHODS
         }
-        with self.lock:
-            self.lanes = lanes
-            self._record_in_force()
-            self._compare()
-
-    def _record_in_force(self) -> None:
-        """A resumed training goes on with the knobs that were in force."""
-        for name, lane in self.lanes.items():
-            changes = self.setup.live(name, self._begun_with(lane))
+        for name, lane in lanes.items():  # the checkpoint may be older than the last change
+            changes = self.setup.live(name, lane.trainer.at.spec)
             if changes:
                 lane.control.change(**changes)
-
-    def _begun_with(self, lane: Lane) -> Setup:
-        """The choices that a lane's trainer has now, as far as they may change."""
-        now = lane.trainer.at.spec
-        method = now.method if lane.name == "anderson" else self.setup
-        return self.setup.replace(
-            window=method.window, mixing=method.mixing, batch_size=now.batch_size,
-            learning_rate=now.learning_rate, gradient=self.setup.gradient, rtol=self.setup.rtol,
-            max_iter=self.setup.max_iter,
-        )  # fmt: skip
+        with self.lock:
+            self.lanes = lanes
+            self._compare()
 
     def _goes_on(self) -> bool:
         return not (self._stopping or self.pausing) and self._next() is not None
@@ -275,8 +268,9 @@ class Race:
             if wanted is None or not together:
                 return
             self._wanted = None
+            before = self.setup.specs()
             for name, lane in self.lanes.items():
-                changes = wanted.live(name, self.setup)
+                changes = wanted.live(name, before[name])
                 if changes:
                     lane.control.change(**changes)
             self.setup = wanted
@@ -330,9 +324,7 @@ class Race:
         failures = [lane.failure for lane in self.lanes.values() if lane.failure]
         if self._stopping:
             for lane in self.lanes.values():
-                lane.control.stop()
-                if not lane.ended:
-                    lane.step()  # leaves a checkpoint
+                lane.close()
             self._end("stopped", self.sentence)
         elif self.pausing:
             self._end("paused")
@@ -342,7 +334,6 @@ class Race:
     def _end(self, state: State, sentence: str = "") -> None:
         with self.lock:
             self.state, self.sentence, self.pausing = state, sentence, False
-            self.ended = time.time()
 
     # -- on the disk ------------------------------------------------------------------------------
 
@@ -351,7 +342,7 @@ class Race:
         with self.lock:
             points = {name: [asdict(each) for each in found] for name, found in self.points.items()}
             record = {
-                "setup": self.setup.to_dict(), "visitor": self.visitor, "begun": self.begun,
+                "setup": self.setup.to_dict(), "visitor": self.visitor,
                 "points": points, "pins": [asdict(pin) for pin in self.pins],
                 "state": self.state, "sentence": self.sentence,
             }  # fmt: skip
@@ -372,7 +363,7 @@ class Race:
         """A training of a server that is gone; raises OSError or ValueError if it can't be read."""
         record = json.loads((folder / RECORD).read_text())
         race = cls(key, Setup(**record["setup"]), str(record["visitor"]), folder, pool)
-        race.begun, race.sentence = float(record["begun"]), str(record["sentence"])
+        race.sentence = str(record["sentence"])
         over = record["state"] in ("finished", "failed")
         race.state = record["state"] if over else "interrupted"
         race.pins = [Result(**pin) for pin in record["pins"]]
@@ -380,7 +371,6 @@ class Race:
             name: [probe.Point(**each) for each in found]
             for name, found in record["points"].items()
         }
-        race.ended = (folder / RECORD).stat().st_mtime
         return race
 
     def _look_back(self) -> None:
@@ -395,6 +385,8 @@ class Race:
                 with self.lock:
                     if not self.lanes:
                         self.lanes = lanes
+                        for lane in lanes.values():
+                            lane.closed = True
                         self._compare()
         except (TrainingError, KnobError) as error:
             self._end("failed", str(error))

@@ -116,6 +116,7 @@ class Registry:
         with self._lock:
             race = self._races.get(key)
             if race is None:
+                self.sweep()
                 race = self._read(key)
             return race
 

@@ -178,17 +178,16 @@ class Setup:
             method=self.method(name), gradient=self.gradient_of(name), **knobs, **SPECTRUM
         )
 
-    def live(self, name: str, before: Setup) -> dict[str, Any]:
-        """What `Control.change` takes for one method to go on with these choices."""
-        mine, old = self.specs()[name], before.specs()[name]
+    def live(self, name: str, now: TrainSpec) -> dict[str, Any]:
+        """What `Control.change` takes for one method to go on from a spec with these choices."""
+        mine = self.specs()[name]
         names = ("gradient", "batch_size", "learning_rate", "rtol", "max_iter")
         changes = {
-            key: getattr(mine, key) for key in names if getattr(mine, key) != getattr(old, key)
+            key: getattr(mine, key) for key in names if getattr(mine, key) != getattr(now, key)
         }
         own = ("window", "mixing") if name == "anderson" else ()
-        return changes | {
-            key: getattr(self, key) for key in own if getattr(self, key) != getattr(before, key)
-        }
+        old = {key: getattr(now.method, key) for key in own}
+        return changes | {key: getattr(self, key) for key in own if getattr(self, key) != old[key]}
 
     def going_on(self, wanted: Setup) -> Setup:
         """These choices with what may change while a training runs taken from others."""

@@ -169,6 +169,8 @@ def _running(race: Race) -> str:
     if math.isfinite(left):
         rest = f", about {_rough(left)} left"
     head = "Pausing after this batch" if race.pausing else f"Training, {race.progress:.0%} done"
+    if race.coming:
+        return f"{head}{rest}. From the next batch on: {race.coming}."
     return f"{head}{rest}. It goes on if you close this tab; the address finds it again."
 
 
