@@ -3,15 +3,17 @@
     python assets/screenshots.py [crossover.png ...]
 
 Fixed problem, seed, size and theme; only the seconds in the picture depend on the machine. Writes
-convergence.png (light), convergence-dark.png and crossover.png beside this file.
+convergence.png (light), convergence-dark.png, crossover.png and train.png beside this file.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,9 +35,11 @@ EVERY_CELL_MS = 600_000
 def served_lab() -> Iterator[str]:
     """The dashboard in a process of its own; yields its address."""
     command = [sys.executable, "-m", "panel", "serve", "lab/app.py", "--port", "0", "--warm"]
+    folder = tempfile.TemporaryDirectory()
     process = subprocess.Popen(
-        command, cwd=HERE.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        command, cwd=HERE.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"ANDERSON_LAB_TRAININGS": folder.name},
+    )  # fmt: skip
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -46,6 +50,7 @@ def served_lab() -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+        folder.cleanup()
 
 
 def chromium() -> str:
@@ -74,10 +79,20 @@ def crossover(page: Page) -> None:
     page.get_by_text(re.compile(r"^\d+ cells")).wait_for(timeout=EVERY_CELL_MS)
 
 
+def train(page: Page) -> None:
+    """Train for two epochs and move the window on the way."""
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_text(re.compile("After 1 epoch")).wait_for(timeout=EVERY_CELL_MS)
+    page.locator("input[type=range][aria-label='window m']:visible").press("ArrowRight")
+    page.get_by_text(re.compile("Finished")).wait_for(timeout=EVERY_CELL_MS)
+    page.locator("h1").last.click()
+
+
 PICTURES = {
     "convergence.png": (ONE_LESS, convergence),
     "convergence-dark.png": (f"{ONE_LESS}&theme=dark", convergence),
     "crossover.png": (f"{DIGITS}&batch_size=16&page=Crossover", crossover),
+    "train.png": ("?page=Train&train=epochs=2", train),
 }
 
 

@@ -369,7 +369,8 @@ def test_the_answer_says_who_wins_and_why():
         "After 3 epochs Anderson reads 97.8 % of the test digits, forward iteration 97.8 %; "
         "it took 41 s instead of 66 s: 38 % of the compute saved."
     )
-    assert "S = 1.6x: Anderson needs 0.50x the evaluations" in words.verdict(race)
+    assert "Equal tolerance, S = 1.6x: Anderson needs 0.50x the evaluations" in words.verdict(race)
+    assert "as long as forward iteration: 40 s" in words.headline(told(41.0, 40.0))
     lost = told(66.0, 41.0)
     assert words.headline(lost).endswith("and forward iteration wins with 41 s.")
     assert "one of them costs 3.2x the seconds" in words.verdict(lost)

@@ -34,6 +34,7 @@ FIRST: dict[Kind, tuple[float, float]] = {  # the y axis, bottom and top, of an 
 }  # fmt: skip
 LOG = ("loss", "error", "residual")
 HEADROOM = 1.25  # of an axis that grows: it is not moved at every point
+EDGE = 1.02  # of the axis: room for half a marker
 TEXT = ("x", "y", "text", "color", "align", "right", "down", "size", "style")
 
 
@@ -124,8 +125,8 @@ class TrainPlot:
         """Draw the lines over an axis that ends at `end`, or an invitation where there is none."""
         self._last = axis, drawn, extras, end, invitation
         self._name(axis)
-        if self.x.end != end:
-            self.x.end = end
+        if self.x.end != end * EDGE:
+            self.x.end = end * EDGE
         drawn = {name: self._clean(each) for name, each in drawn.items() if len(each.x)}
         self._fit(drawn, extras.rule)
         strokes = [self.colors.strokes[name] for name in drawn]

@@ -263,8 +263,8 @@ class GradientCard(Card):
             rule = (rtol, f"tolerance {residual_text(rtol)}")
             self.residual.show(view.axis, solved, Extras(rule), view.end, "")
         told = "" if view.race is None else words.angles(view.race)
-        kind = "Angle" if by_angle else "Relative residual of the backward solve"
-        self.say(f"{kind}. {told}".strip())
+        kind = "" if by_angle else "Relative residual of the backward solve."
+        self.say(f"{kind} {told}".strip() or "The angle to the implicit gradient.")
 
     def _show_angle(self, view: View) -> None:
         drawn = {}

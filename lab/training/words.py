@@ -23,6 +23,7 @@ THEORY = (
 )
 INVITATION = "Press Start: both methods train here, side by side"
 START = 0.25  # epochs
+ALIKE = 0.05  # of the seconds: less is no difference
 NAMES = {"anderson": "Anderson", "picard": "forward iteration"}
 BEGINS = "The first batches are on their way ..."
 LOST = "This training is not kept any more: it ended more than a week ago, or the link has a typo."
@@ -60,6 +61,8 @@ def _tested(epochs: int, anderson: Reading, forward: Reading) -> str:
         f"forward iteration {_reads(forward.accuracy)}"
     )
     took = f"it took {seconds_text(anderson.seconds)}"
+    if abs(anderson.seconds / forward.seconds - 1) < ALIKE:
+        return f"{start}; {took}, as long as forward iteration: {seconds_text(forward.seconds)}."
     if anderson.seconds <= forward.seconds:
         saved = percent_text(1 - anderson.seconds / forward.seconds)
         ending = f"instead of {seconds_text(forward.seconds)}: {saved} of the compute saved."
@@ -80,7 +83,7 @@ def verdict(race: Race | None) -> str:
     """Why, and what is compared."""
     if race is None:
         return ""
-    parts = [REGIMES[race.setup.regime].words]
+    parts = []
     if len(race.lanes) == len(METHODS) and all(lane.steps for lane in race.lanes.values()):
         parts += [_why(race), _unconverged(race)]
     parts.append(stiffness(race))
@@ -92,10 +95,11 @@ def _why(race: Race) -> str:
     fewer = forward.evals / forward.steps / (anderson.evals / anderson.steps)
     dearer = (anderson.seconds / anderson.evals) / (forward.seconds / forward.evals)
     speedup = race.speedup()
-    factor = f"S = {ratio_text(speedup)}: " if math.isfinite(speedup) else ""
+    regime = REGIMES[race.setup.regime].label.capitalize()
+    factor = f", S = {ratio_text(speedup)}" if math.isfinite(speedup) else ""
     return (
-        f"{factor}Anderson needs {ratio_text(1 / fewer)} the evaluations, and one of them costs "
-        f"{ratio_text(dearer)} the seconds."
+        f"{regime}{factor}: Anderson needs {ratio_text(1 / fewer)} the evaluations, and one of "
+        f"them costs {ratio_text(dearer)} the seconds."
     )
 
 
@@ -116,9 +120,11 @@ def stiffness(race: Race) -> str:
     if len(points) < 2 or not points[-1].radius > points[0].radius + 0.005:
         return ""
     first, last = points[0], points[-1]
+    before, now = _speedup(first), _speedup(last)
+    factor = f"is {now}" if before == now else f"went from {before} to {now}"
     return (
         f"The model stiffens: its spectral radius went from {first.radius:.2f} to "
-        f"{last.radius:.2f}, S on one batch from {_speedup(first)} to {_speedup(last)}."
+        f"{last.radius:.2f}; S on one batch {factor}."
     )
 
 
