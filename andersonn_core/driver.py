@@ -91,6 +91,7 @@ class Driver:
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
         self.notes: tuple[str, ...] = ()  # of states that are gone
+        self.confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
         self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0
         self.z: Tensor  # (A, n) to be evaluated next
@@ -140,9 +141,12 @@ class Driver:
                 running = self._compact(going_on)
         self._store_answers()
 
-    def _evaluate(self) -> Tensor:  # (A, n) in the working dtype
-        """Call the map once; nothing else in this class costs an evaluation."""
-        f_z = self.map(self.z)
+    def _evaluate(self, f: Callable[[Tensor], Tensor] | None = None) -> Tensor:  # (A, n)
+        """Call the map once; nothing else in this class costs an evaluation.
+
+        The values are in the working dtype.
+        """
+        f_z = (f or self.map)(self.z)
         self.num_evals += 1
         self.previous, self.evaluated = self.evaluated, self.z
         return self._widened(f_z)
@@ -229,7 +233,7 @@ class Driver:
         self._take_everyone()
         self.confirmed_from = self.num_evals
         start = self.clock.mark()
-        f_z = self._evaluate()
+        f_z = self._evaluate(self.confirming)
         middle = self.clock.mark()
         residual, scale = self.state.measure(self._widened(self.z), f_z)
         everyone = np.ones(self.layout.batch, np.bool_)

@@ -26,6 +26,7 @@ from torch.nn.utils import parametrizations
 from andersonn_core import DEQ, Anderson, Broyden, KnobError, Picard, Status
 from andersonn_core.cells import ConvCell
 from andersonn_core.deq import GRADIENTS, AdjointWarning, Implicit, Phantom, VariationalDropout
+from andersonn_core.deq.tape import Tape
 from andersonn_core.deq.warm import COLD, MEAN
 
 SLIDING = Anderson(window=3, restart="never")
@@ -300,6 +301,31 @@ def test_every_gradient_but_unrolled_compacts(name):
         for compact in (False, True)
     ]
     torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-10)
+
+
+def test_a_compacted_solve_tapes_its_last_evaluation_and_makes_no_other(monkeypatch):
+    cell, x = Calls(Rated()), rated()
+    deq = layer(cell, method=Picard(), rtol=1e-8, compact=True)
+    loss = deq(x).square().sum()
+    assert cell.calls == deq.last_forward.num_evals  # none more for the tape
+    products = count_products(monkeypatch)
+    kept = gradients(loss, x, *cell.parameters())
+    assert len(products) == deq.last_adjoint.num_evals  # none more for df/dp
+
+    monkeypatch.setattr("torch.equal", lambda one, other: False)
+    again = gradients(deq(x).square().sum(), x, *cell.parameters())
+    assert len(products) == 2 * deq.last_adjoint.num_evals + 1
+    for one, other in zip(kept, again, strict=True):
+        assert (one == other).all()
+
+
+def count_products(monkeypatch):
+    """One entry for each backward pass through the cell."""
+    made, gradients_of = [], Tape.gradients
+    monkeypatch.setattr(
+        Tape, "gradients", lambda *given, **knobs: made.append(1) or gradients_of(*given, **knobs)
+    )
+    return made
 
 
 def test_compaction_needs_a_row_for_each_sample_in_every_tensor_of_the_input():

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from andersonn_core.deq.sameness import check_reached, check_value
-from andersonn_core.deq.tape import Tape, hooks_of_others
+from andersonn_core.deq.tape import Cut, Products, Tape, TapedMap, hooks_of_others, leaf
 from andersonn_core.results import SolveResult
 
 Rows = Callable[[Tensor], Tensor]  # (B, n) -> (B, n)
@@ -28,18 +28,6 @@ Rows = Callable[[Tensor], Tensor]  # (B, n) -> (B, n)
 
 class AdjointWarning(UserWarning):
     """A backward solve ended before its tolerance: the gradient is the best that it found."""
-
-
-class Cut(Protocol):
-    """A map on rows whose input's tensors are handed in: z (B, n), leaves -> (B, n)."""
-
-    def __call__(self, z: Tensor, leaves: Sequence[Tensor]) -> Tensor:
-        """Evaluate f."""
-        ...
-
-    def select(self, indices: Tensor) -> Cut:  # (A,)
-        """The map of some samples."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,11 +38,19 @@ class AdjointMap:
     v: Tensor  # (B, n) in float32 at least
     narrow: torch.dtype  # of the tape
     tape_of: Callable[[Tensor], Tape] | None = None  # (A,): a new tape of some samples
+    last: Rows | None = None  # in place of `transposed` at the answer
 
     def __call__(self, u: Tensor) -> Tensor:  # (B, n) -> (B, n)
         """Evaluate the map."""
+        return self._evaluate(self.transposed, u)
+
+    def confirm(self, u: Tensor) -> Tensor:  # (B, n) -> (B, n)
+        """Evaluate the map at the answer."""
+        return self._evaluate(self.last or self.transposed, u)
+
+    def _evaluate(self, transposed: Rows, u: Tensor) -> Tensor:  # (B, n) -> (B, n)
         # not in place: where f hands its state on, the product is u itself
-        return self.transposed(u.to(self.narrow)).to(self.v.dtype) + self.v
+        return transposed(u.to(self.narrow)).to(self.v.dtype) + self.v
 
     @property
     def select(self) -> Callable[[Tensor], AdjointMap] | None:
@@ -79,16 +75,17 @@ class Adjoint:
     exact: bool = True
 
     def __call__(
-        self, transposed: Rows, v: Tensor, tape_of: Callable[[Tensor], Tape] | None = None
-    ) -> Tensor:  # (B, n) -> (B, n)
+        self, transposed: Rows, v: Tensor, tape_of: Callable[[Tensor], Tape] | None = None,
+        last: Rows | None = None,
+    ) -> Tensor:  # fmt: skip  # (B, n) -> (B, n)
         """The solution in float32 at least; v itself for samples whose v is not finite."""
         wide = v.float() if v.dtype == torch.bfloat16 else v
+        step = AdjointMap(transposed, wide, v.dtype, tape_of, last)
         fine = torch.isfinite(wide).all(1)  # (B,)
         if bool(fine.all()):
-            return self._solved(AdjointMap(transposed, wide, v.dtype, tape_of))
+            return self._solved(step)
         warnings.warn(_not_finite(fine), AdjointWarning, stacklevel=2)
-        known = torch.where(fine[:, None], wide, 0.0)
-        u = self._solved(AdjointMap(transposed, known, v.dtype, tape_of))
+        u = self._solved(replace(step, v=torch.where(fine[:, None], wide, 0.0)))
         return torch.where(fine[:, None], u, wide)
 
     def _solved(self, step: AdjointMap) -> Tensor:  # (B, n)
@@ -108,22 +105,17 @@ def _not_finite(fine: Tensor) -> str:  # (B,)
 
 
 def attach(
-    f: Cut, z: Tensor, adjoint: Adjoint, known: Sequence[Tensor], check: Callable[[Tensor], None]
-) -> Tensor:  # (B, n), (B, n) -> (B, n)
+    taped: TapedMap, z: Tensor, adjoint: Adjoint, check: Callable[[Tensor], None]
+) -> Tensor:  # (B, n) -> (B, n)
     """The values of z, to the last bit, with the gradient of the equilibrium.
 
-    f is evaluated once more, with a tape, and `check(f(z))` may raise. It gets leaves in place of
-    `known`, tensors that may have long graphs of their own; parameters are found in the graph.
+    `check(f(z))` may raise. Parameters are found in the graph of f(z).
     """
-    leaves = [_leaf(tensor) for tensor in known]
-    tape = Tape.record(lambda point: f(point, leaves), _leaf(z))
+    tape = taped.at(z)
     check(tape.f_z)
-    parameters = tape.parameters(leaves)
-    return _equilibrium(f, adjoint, tape, leaves, [*known, *parameters], [*leaves, *parameters])
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_()
+    leaves, parameters = taped.leaves, tape.parameters(taped.leaves)
+    outer, inner = [*taped.known, *parameters], [*leaves, *parameters]
+    return _equilibrium(taped.f, adjoint, tape, leaves, outer, inner)
 
 
 def _equilibrium(f: Cut | None, adjoint: Adjoint, tape: Tape, leaves: Sequence[Tensor],
@@ -167,8 +159,9 @@ class _Equilibrium(torch.autograd.Function):
             tape = Tape(z, f_z)
             leaves = inner[: ctx.num_leaves]
             tape_of = None if ctx.f is None else _Part(ctx.f, tape, leaves)
-            u = ctx.adjoint(tape.transposed, v, tape_of).to(v.dtype)
-            found = tape.gradients([inner[number] for number in wanted], u)
+            products = Products(tape, [inner[number] for number in wanted])
+            u = ctx.adjoint(tape.transposed, v, tape_of, products.both).to(v.dtype)
+            found = products.at(u)
         places = dict(zip(wanted, found, strict=True))
         return (None,) * 5 + tuple(places.get(number) for number in range(len(outer)))
 
@@ -183,8 +176,8 @@ class _Part:
 
     def __call__(self, indices: Tensor) -> Tape:  # (A,)
         """Evaluate f for these samples."""
-        f, leaves = self.f.select(indices), [leaf.detach()[indices] for leaf in self.leaves]
-        part = Tape.record(lambda z: f(z, leaves), _leaf(self.whole.z[indices]))
+        f, leaves = self.f.select(indices), [each.detach()[indices] for each in self.leaves]
+        part = Tape.record(lambda z: f(z, leaves), leaf(self.whole.z[indices]))
         check_value(part.f_z, self.whole.f_z[indices])
         return part
 
@@ -200,13 +193,13 @@ def _twice(
     """
     if not ctx.adjoint.exact:
         refuse_twice()
-    point, direction = _leaf(value), _leaf(v)
+    point, direction = leaf(value), leaf(v)
     tape = Tape.record(lambda z: ctx.f(z, inner[: ctx.num_leaves]), point)
     check_value(tape.f_z, f_z)
     check_reached(inner[ctx.num_leaves :], tape.parameters(()))
     solution = ctx.adjoint(tape.transposed, v.detach()).to(v.dtype)
     affine = Tape.record(
-        lambda u: tape.transposed(u, create_graph=True) + direction, _leaf(solution)
+        lambda u: tape.transposed(u, create_graph=True) + direction, leaf(solution)
     )
     ends = affine.parameters(())
     u = _equilibrium(None, ctx.adjoint, affine, (), ends, ends)

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from andersonn_core.deq.adjoint import Adjoint, AdjointMap, Cut, attach, graft
+from andersonn_core.deq.adjoint import Adjoint, AdjointMap, attach, graft
 from andersonn_core.deq.sameness import check_residual
 from andersonn_core.deq.secants import transposed_step
+from andersonn_core.deq.tape import TapedMap
 from andersonn_core.deq.unrolling import check_unrollable, replay, warn_if_elsewhere
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.results import SolveResult
@@ -26,10 +27,9 @@ from andersonn_core.specs import KnobError, Spec, knob
 class Found:
     """What the forward solve found, in rows (B, n)."""
 
-    cut: Cut  # z (B, n) and what stands for `known` -> (B, n), differentiable
+    taped: TapedMap  # f; may hold the tape at z already
     z: Tensor  # (B, n) the answer
     start: Tensor  # (B, n) z0, with its graph
-    known: tuple[Tensor, ...]  # the tensors of x that require grad
     method: MethodSpec
     result: SolveResult
     state: Any  # the method's workspace after the solve, where the gradient reads it
@@ -38,7 +38,7 @@ class Found:
 
     def attach(self, adjoint: Adjoint) -> Tensor:  # (B, n)
         """The answer with the gradient that `adjoint` finds."""
-        return attach(self.cut, self.z, adjoint, self.known, self.check)
+        return attach(self.taped, self.z, adjoint, self.check)
 
     def check(self, f_z: Tensor) -> None:  # (B, n)
         """Raise RuntimeError if f has another value at the answer than in the solve."""
@@ -46,7 +46,7 @@ class Found:
 
     def f(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
         """One evaluation of the cell."""
-        return self.cut(z, self.known)
+        return self.taped.f(z, self.taped.known)
 
 
 class GradientSpec(Spec):
@@ -54,6 +54,7 @@ class GradientSpec(Spec):
 
     summary: ClassVar[str] = ""  # one sentence for the README and the page
     reads_state: ClassVar[bool] = False  # of the forward solve, which otherwise is freed
+    solves_adjoint: ClassVar[bool] = False  # by a tape at the answer
 
     def check(self, method: MethodSpec) -> None:
         """Raise KnobError if this gradient cannot go with the forward method."""
@@ -73,6 +74,7 @@ class Implicit(GradientSpec):
     name: ClassVar[str] = "implicit"
     label: ClassVar[str] = "Implicit"
     summary: ClassVar[str] = "The implicit function theorem; exact as far as both solves converge."
+    solves_adjoint: ClassVar[bool] = True
 
     def attach(self, found: Found) -> Tensor:  # (B, n)
         """Attach the adjoint solve."""
@@ -93,6 +95,7 @@ class Shine(GradientSpec):
         "Implicit; the backward solve starts where Anderson's last differences say."
     )
     reads_state: ClassVar[bool] = True
+    solves_adjoint: ClassVar[bool] = True
 
     def check(self, method: MethodSpec) -> None:
         """Only Anderson keeps pairs of differences."""
@@ -118,6 +121,7 @@ class Neumann(GradientSpec):
     summary: ClassVar[str] = (
         "The first terms of the adjoint's series: a fixed number of backward steps."
     )
+    solves_adjoint: ClassVar[bool] = True
 
     terms: int = knob(5, "Products with the transposed Jacobian.", minimum=0, maximum=10_000,
                       typical=(0, 20), symbol="k")  # fmt: skip

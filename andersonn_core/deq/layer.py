@@ -24,6 +24,7 @@ from andersonn_core.deq.starts import (
     versions_of,
     zeros_like,
 )
+from andersonn_core.deq.tape import TapedMap
 from andersonn_core.deq.trees import change, tensors
 from andersonn_core.deq.warm import WarmStart
 from andersonn_core.driver import Driver, SolveKnobs, Step
@@ -172,6 +173,7 @@ class DEQ(nn.Module):
             new_solve(self.cell)
         with held(self.cell):
             driver = self._forward_solve(f, z0)
+            taped = self._taped(f, driver)
             result = self.last_forward = driver.run()
             check_versions(x, versions)
             self._count("forward", result)
@@ -179,7 +181,7 @@ class DEQ(nn.Module):
             if warming:
                 self.warm.learn(layout, rows, result)
             if torch.is_grad_enabled():
-                found = self._found(f, z0, driver, result)
+                found = self._found(taped, z0, driver, result)
                 del driver  # its window is as large as several tapes
                 rows = self.knobs.gradient.attach(found)
             return change(layout.unpack(rows), Tensor.clone)  # the caller may change it
@@ -233,24 +235,32 @@ class DEQ(nn.Module):
 
     # -- the gradient -----------------------------------------------------------------------------
 
-    def _found(self, f: CellMap, z0: Any, driver: Driver, result: SolveResult) -> Found:
+    def _taped(self, f: CellMap, driver: Driver) -> TapedMap:
+        """The map that the gradient tapes, with the solve's last evaluation where there is one."""
         cut = CutMap.now(f, driver.layout)
+        taped = TapedMap(cut, tuple(part for part in tensors(f.x) if part.requires_grad))
+        if torch.is_grad_enabled() and self.knobs.gradient.solves_adjoint:
+            driver.confirming = taped
+        return taped
+
+    def _found(self, taped: TapedMap, z0: Any, driver: Driver, result: SolveResult) -> Found:
         return Found(
-            cut=cut,
+            taped=taped,
             z=driver.answer,
             start=driver.layout.join(*tensors(z0)),
-            known=tuple(part for part in tensors(f.x) if part.requires_grad),
             method=driver.method,
             result=result,
             state=driver.state if self.knobs.gradient.reads_state else None,
             solve_adjoint=self._solve_adjoint,
-            half=cut.half,
+            half=taped.f.half,
         )
 
     def _solve_adjoint(self, step: AdjointMap, start: Tensor) -> Tensor:  # (B, n) -> (B, n)
         knobs = self.knobs
         method = knobs.method if knobs.adjoint_method is None else knobs.adjoint_method
-        result = self.last_adjoint = self._solve(step, start, method, knobs.adjoint).run()
+        driver = self._solve(step, start, method, knobs.adjoint)
+        driver.confirming = step.confirm
+        result = self.last_adjoint = driver.run()
         self._count("adjoint", result)
         if self.warns and not bool(result.converged.all()):
             warnings.warn(verdict(result), AdjointWarning, stacklevel=2)

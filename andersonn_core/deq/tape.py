@@ -5,10 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Cut(Protocol):
+    """A map on rows whose input's tensors are handed in: z (B, n), leaves -> (B, n)."""
+
+    def __call__(self, z: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+        """Evaluate f."""
+        ...
+
+    def select(self, indices: Tensor) -> Cut:  # (A,)
+        """The map of some samples."""
+        ...
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in half precision."""
+        ...
+
+
+def leaf(tensor: Tensor) -> Tensor:
+    """The same values, the start of a graph."""
+    return tensor.detach().requires_grad_()
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,54 @@ class Tape:
         # only nodes that gather a leaf's gradient have one
         leaves = (getattr(node, "variable", None) for node in nodes(self.f_z))
         return [leaf for leaf in leaves if leaf is not None and id(leaf) not in known]
+
+
+@dataclass
+class TapedMap:
+    """f with a tape, which is kept: where the solve's last evaluation used it, no other is made.
+
+    f gets leaves in place of `known`, tensors that may have long graphs of their own.
+    """
+
+    f: Cut
+    known: Sequence[Tensor]
+    leaves: Sequence[Tensor] = ()
+    tape: Tape | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
+        """Evaluate f."""
+        leaves = self.leaves = [leaf(tensor) for tensor in self.known]
+        # a copy: the solver may go on in the memory of z
+        self.tape = Tape.record(lambda point: self.f(point, leaves), leaf(z.clone()))
+        return self.tape.f_z.detach()
+
+    def at(self, z: Tensor) -> Tape:  # (B, n)
+        """The tape at z."""
+        if self.tape is None or not torch.equal(self.tape.z, z):
+            self(z)
+        assert self.tape is not None
+        return self.tape
+
+
+@dataclass
+class Products:
+    """J^T u and (df/dp)^T u for some p, by one tape; those of the last `both` are kept."""
+
+    tape: Tape
+    inputs: Sequence[Tensor]  # p
+    kept: tuple[Tensor, tuple[Tensor | None, ...]] | None = None
+
+    def both(self, u: Tensor) -> Tensor:  # (B, n) -> (B, n)
+        """J^T u, and the others beside it, for little more."""
+        product, *found = self.tape.gradients([self.tape.z, *self.inputs], u)
+        self.kept = u.clone(), tuple(found)
+        return torch.zeros_like(u) if product is None else product
+
+    def at(self, u: Tensor) -> tuple[Tensor | None, ...]:  # (B, n)
+        """(df/dp)^T u."""
+        if self.kept is not None and torch.equal(self.kept[0], u):
+            return self.kept[1]
+        return self.tape.gradients(self.inputs, u)
 
 
 def nodes(tensor: Tensor) -> Iterator[Any]:
