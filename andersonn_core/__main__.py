@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.status import Status as Spinner
@@ -30,6 +29,7 @@ from andersonn_core.options import (
     one_of,
     print_json,
     signature_of,
+    torch_threads,
 )
 from andersonn_core.problems import PROBLEMS, ProblemSpec
 from andersonn_core.report import (
@@ -133,20 +133,15 @@ def _solve_command(name: str, problem: type[ProblemSpec]) -> Callable[..., None]
 
 def _measure(spec: SolveSpec, settings: Settings) -> Runs:
     """Run both methods in turn, after a few unrecorded evaluations of each."""
-    forward = spec.replace(method=Picard())
-    runs, before = Runs(), torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        with interruptible() as stop, _progress() as show:
-            for one in (forward, spec):
-                one.replace(max_iter=min(WARM_UP, one.max_iter)).run(should_stop=stop.is_set)
-            for _ in range(settings.repeats):
-                for one, done in ((forward, runs.forward), (spec, runs.challenger)):
-                    if not stop.is_set():
-                        done.append(one.run(show(one.method.label), stop.is_set))
-            runs.interrupted = stop.is_set()
-    finally:
-        torch.set_num_threads(before)
+    forward, runs = spec.replace(method=Picard()), Runs()
+    with torch_threads(settings.threads), interruptible() as stop, _progress() as show:
+        for one in (forward, spec):
+            one.replace(max_iter=min(WARM_UP, one.max_iter)).run(should_stop=stop.is_set)
+        for _ in range(settings.repeats):
+            for one, done in ((forward, runs.forward), (spec, runs.challenger)):
+                if not stop.is_set():
+                    done.append(one.run(show(one.method.label), stop.is_set))
+        runs.interrupted = stop.is_set()
     return runs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pydantic import InstanceOf
 
@@ -25,26 +25,10 @@ class SolveSpec(SolveKnobs):
     problem: InstanceOf[ProblemSpec] = knob(doc="The fixed-point problem, from PROBLEMS.")
     method: InstanceOf[MethodSpec] = knob(Anderson(), "The method, from METHODS.")
 
-    _tables: ClassVar[dict[str, Mapping[str, type[Spec]]]] = {
+    _tables: ClassVar[Mapping[str, Mapping[str, type[Spec]]]] = {
         "problem": PROBLEMS,
         "method": METHODS,
     }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The spec that `to_dict` described; problem and method are looked up by name."""
-        if not isinstance(record, Mapping):
-            return super().from_dict(record)  # which refuses it
-        knobs = dict(record)
-        for key, table in cls._tables.items():
-            if isinstance(knobs.get(key), Mapping):
-                name = knobs[key].get("name")
-                if name not in table:
-                    raise KnobError(
-                        f"unknown {key} {name!r}: it must be one of {', '.join(table)}."
-                    )
-                knobs[key] = table[name].from_dict(knobs[key])
-        return super().from_dict(knobs)
 
     def run(
         self,

@@ -141,6 +141,7 @@ class Spec(BaseModel):
     name: ClassVar[str] = ""  # the key in the table that lists it (METHODS, PROBLEMS)
     label: ClassVar[str] = ""  # how a person reads it
     title: ClassVar[str] = ""  # what messages call it; empty: the name of the class
+    _tables: ClassVar[Mapping[str, Mapping[str, type[Spec]]]] = {}  # of a knob that is a spec
 
     if not TYPE_CHECKING:  # pydantic's own signature is what type checkers should see
 
@@ -175,7 +176,18 @@ class Spec(BaseModel):
             raise KnobError(
                 f"{cls.__name__}: a record of knobs by name was expected, not {record!r}."
             )
-        return cls(**{key: value for key, value in record.items() if key != "name"})
+        knobs = {key: value for key, value in record.items() if key != "name"}
+        for key, table in cls._tables.items():
+            if isinstance(knobs.get(key), Mapping):
+                knobs[key] = cls._part(key, table, knobs[key])
+        return cls(**knobs)
+
+    @staticmethod
+    def _part(key: str, table: Mapping[str, type[Spec]], record: Mapping[str, Any]) -> Spec:
+        name = record.get("name")
+        if not isinstance(name, str) or name not in table:
+            raise KnobError(f"unknown {key} {name!r}: it must be one of {', '.join(table)}.")
+        return table[name].from_dict(record)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

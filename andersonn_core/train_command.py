@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,6 +26,7 @@ from andersonn_core.options import (
     one_of,
     print_json,
     signature_of,
+    torch_threads,
 )
 from andersonn_core.report import percents_text, trainings_report
 from andersonn_core.specs import KnobError
@@ -123,22 +123,17 @@ def _seeds(text: str) -> list[int]:
 
 def _train(spec: TrainSpec, seeds: list[int], settings: Settings) -> dict[int, TrainResult]:
     images, results = _images(spec, settings), dict[int, TrainResult]()
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        with interruptible() as stop, _progress() as show:
-            for seed in seeds:
-                if stop.is_set():
-                    break
-                folder = settings.folder / spec.spec_id / f"seed-{seed}"
-                results[seed] = result = spec.replace(seed=seed).run(
-                    show(f"seed {seed}"), stop.is_set, images=images,
-                    folder=folder / "checkpoints", resume=settings.resume,
-                )  # fmt: skip
-                result.save(folder / "result.pt")
-                result.card.save(folder / "card.json")
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(settings.threads), interruptible() as stop, _progress() as show:
+        for seed in seeds:
+            if stop.is_set():
+                break
+            folder = settings.folder / spec.spec_id / f"seed-{seed}"
+            results[seed] = result = spec.replace(seed=seed).run(
+                show(f"seed {seed}"), stop.is_set, images=images,
+                folder=folder / "checkpoints", resume=settings.resume,
+            )  # fmt: skip
+            result.save(folder / "result.pt")
+            result.card.save(folder / "card.json")
     return results
 
 

@@ -4,7 +4,8 @@ The convolutional DEQ on scikit-learn's digits, in three regimes that are report
 tolerance, equal cap, equal time), from the same seeds, a batch of each method in turn in one
 process. torchdeq 0.1.0 (Anderson forward and backward, implicit gradient) trains in the same turns
 as ours at equal tolerance: same cell, same weights to begin with, same batches, tolerances 1e-3 and
-at most 40 evaluations, which the stop test of ours judges sample by sample.
+at most 40 evaluations, which the stop test of ours judges sample by sample; torchdeq's solver has
+its own defaults, ours a mixing of 2.
 
 Seconds are CPU time of one thread. Nothing of energy: it was not measured. What is done is kept
 seed by seed, and a run that was ended goes on from there. Table, intervals and this machine's run
@@ -54,6 +55,8 @@ LEAST, STRETCH = 2.5, 3.0  # times shorter epochs than torchdeq's
 ENOUGH = 0.98  # test accuracy
 SPEC = TrainSpec(method=Anderson(), compact=True)
 LIMIT = {"rtol": 1e-3, "max_iter": 40}  # of ours beside torchdeq
+# over-relaxed: on this cell it takes a tenth fewer evaluations than undamped mixing, both ways
+BESIDE_PEER = Anderson(mixing=2.0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ def peers(images: ImageSet) -> dict[str, Callable[[TrainSpec], Trainer]]:
     """Who trains beside the two methods at equal tolerance."""
     return {
         PEER: lambda spec: Trainer(spec, images=images, equilibrium=TorchDEQ),
-        "ours, at most 40": lambda spec: Trainer(spec.replace(**LIMIT), images=images),
+        "ours, at most 40": lambda spec: Trainer(
+            spec.replace(method=BESIDE_PEER, **LIMIT), images=images
+        ),
     }
 
 

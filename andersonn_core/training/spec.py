@@ -93,7 +93,7 @@ class TrainSpec(EquilibriumKnobs):
         minimum=0, maximum=2**31 - 1, identity=False,
     )  # fmt: skip
 
-    _tables: ClassVar[dict[str, Mapping[str, type[Spec]]]] = {
+    _tables: ClassVar[Mapping[str, Mapping[str, type[Spec]]]] = {
         "method": METHODS, "adjoint_method": METHODS, "gradient": GRADIENTS,
     }  # fmt: skip
 
@@ -105,22 +105,6 @@ class TrainSpec(EquilibriumKnobs):
         if self.model != "deq" and self.penalty:
             raise ValueError(f"penalty needs an equilibrium, which {self.model!r} has not.")
         return self
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The spec that `to_dict` described; methods and gradient are looked up by name."""
-        if not isinstance(record, Mapping):
-            return super().from_dict(record)  # which refuses it
-        knobs = dict(record)
-        for key, table in cls._tables.items():
-            if isinstance(knobs.get(key), Mapping):
-                name = knobs[key].get("name")
-                if name not in table:
-                    raise KnobError(
-                        f"unknown {key} {name!r}: it must be one of {', '.join(table)}."
-                    )
-                knobs[key] = table[name].from_dict(knobs[key])
-        return super().from_dict(knobs)
 
     @property
     def equilibrium_knobs(self) -> dict[str, Any]:
