@@ -20,8 +20,8 @@ def training_block() -> str:
     if not (RESULTS / "train.json").exists():
         return "`make bench-train` writes what it finds here."
     found = json.loads((RESULTS / "train.json").read_text())
-    picture = "![Training in three regimes, forward iteration against Anderson](assets/train.png)"
-    parts = [picture] if (ROOT / "assets" / "train.png").exists() else []
+    picture = "![Training in three regimes, forward iteration against Anderson](assets/regimes.png)"
+    parts = [picture] if (ROOT / "assets" / "regimes.png").exists() else []
     return "\n\n".join([*parts, _training_table(found), _peer(found), _ledger(found)])
 
 

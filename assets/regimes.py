@@ -2,7 +2,7 @@
 
     python assets/train.py
 
-Writes train.png beside this file, by Bokeh in headless Chromium.
+Writes regimes.png beside this file, by Bokeh in headless Chromium.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main() -> None:
         page.set_content(html)
         page.locator(".bk-Figure").first.wait_for()
         page.wait_for_timeout(500)
-        page.screenshot(path=HERE / "train.png")
+        page.screenshot(path=HERE / "regimes.png")
         browser.close()
 
 
