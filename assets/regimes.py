@@ -1,6 +1,6 @@
 """Draw benchmarks/results/train.json: training in the three regimes, forward against Anderson.
 
-    python assets/train.py
+    python assets/regimes.py
 
 Writes regimes.png beside this file, by Bokeh in headless Chromium.
 """
