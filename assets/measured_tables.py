@@ -46,7 +46,8 @@ def _peer(found: dict[str, Any]) -> str:
     return (
         f"Epochs of ours (mixing 2) are {peer['ratio']:.2f} times shorter than torchdeq 0.1.0's on "
         f"the same cell at the same tolerances (95 %: {low:.2f} to {high:.2f}); test accuracy, "
-        f"ours less theirs: {peer['accuracy_gain']:+.2f} points (95 %: {worse:+.2f} to {better:+.2f})."
+        f"ours less theirs: {peer['accuracy_gain']:+.2f} points "
+        f"(95 %: {worse:+.2f} to {better:+.2f})."
     )
 
 
