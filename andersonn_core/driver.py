@@ -130,9 +130,8 @@ class Driver:
             self.recorder.add(self.rows, self.state, residual, running, running, going_on)
             end = self.clock.mark()
             self.recorder.time((start, middle, end), self.state.timer)
-            if self.method.looks:
-                seconds = self.clock.seconds
-                self.method.observe(self.state, seconds(start, middle), seconds(middle, end))
+            if self.state.looks():
+                self.method.observe(self.state, self.recorder.latest)
             self._emit()
             del f_z  # before the map makes another
             running = going_on

@@ -63,6 +63,11 @@ class Recorder:
         self.parts.append(timer.take())
         self.wall.append(time.perf_counter() - self.started)
 
+    def latest(self, count: int) -> list[tuple[float, float]]:
+        """Seconds of the map and of the step after it, in the last evaluations."""
+        seconds = self.clock.seconds
+        return [(seconds(a, b), seconds(b, c)) for a, b, c in self.marks[-count:]]
+
     def _spread(self, rows: Rows, values: Any, shown: Flags, hidden: Any) -> Any:  # (A,) -> (B,)
         masked = np.where(shown, values, hidden)
         if isinstance(rows, slice):

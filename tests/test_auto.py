@@ -1,6 +1,7 @@
 """Auto and the cost model, on a clock of the tests' own: nothing here depends on real seconds."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from cases import iterates
 
 from andersonn_core import Anderson, Auto, Picard, solve
 from andersonn_core.cost_model import forecast, mixing_seconds, speedup
-from andersonn_core.methods.auto import AutoState
 from andersonn_core.problems import Affine, Newton, Poisson, Rotation, Tanh
 
 PLAIN = 0.03  # seconds of a plain step, by the tests' clock
@@ -38,13 +38,13 @@ def timed(problem, method, mixing, monkeypatch, **knobs):
     clock = FakeClock(PLAIN if isinstance(method, Picard) else mixing)
     monkeypatch.setattr("andersonn_core.driver.clock_for", lambda device: clock)
     monkeypatch.setattr("andersonn_core.methods.auto.mixing_seconds", lambda *_: mixing)
-    make = AutoState.of.__func__
+    make = Auto.init
 
-    def of(cls, *args):
-        clock.state = make(cls, *args)
+    def init(spec, z):
+        clock.state = make(spec, z)
         return clock.state
 
-    monkeypatch.setattr(AutoState, "of", classmethod(of))
+    monkeypatch.setattr(Auto, "init", init)
     result = solve(problem.f, problem.z0, method, **{"rtol": 1e-8, "max_iter": 5000} | knobs)
     monkeypatch.undo()
     return result, clock.now
@@ -95,6 +95,28 @@ def test_where_a_trial_is_too_dear_the_iterates_are_those_of_forward_iteration(m
     theirs, forward = iterates(problem.f, problem.z0, Picard(), rtol=1e-8)
     assert auto.num_evals == forward.num_evals and torch.equal(ours, theirs)
     assert auto.notes == ()
+
+
+class Rated:
+    """f(z) = slope z + 1, a slope for each sample."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, z):
+        return self.slope * z + 1
+
+    def select(self, indices):
+        return Rated(self.slope[indices])
+
+
+def test_auto_decides_for_the_samples_that_go_on_after_compaction(monkeypatch):
+    slope = torch.linspace(0.3, 0.999, 24, dtype=torch.float64)[:, None].repeat(1, 8)
+    slope -= 0.1 * torch.linspace(0, 1, 8, dtype=torch.float64) ** 2
+    problem = SimpleNamespace(f=Rated(slope), z0=torch.zeros(24, 8, dtype=torch.float64))
+    result, _ = timed(problem, Auto(window=2), 0.5, monkeypatch, rtol=1e-10, compact=True)
+    assert bool(result.converged.all()) and result.diagnostics["compactions"]
+    assert any("tries Anderson" in note for note in result.notes)
 
 
 def test_a_map_that_forward_iteration_never_solves_is_tried(monkeypatch):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import Progress, Rows, measure
 from andersonn_core.specs import Spec, knob
 from andersonn_core.timing import PartTimer
+
+# of a count: seconds of the map and of the step after it, in the last evaluations
+Times = Callable[[int], Sequence[tuple[float, float]]]
 
 
 @dataclass
@@ -108,6 +111,10 @@ class MethodState:
         chosen = {item.name: _select(getattr(self, item.name), indices) for item in fields(self)}
         return replace(self, **chosen | {"norms": None, "targets": None})
 
+    def looks(self) -> bool:
+        """Whether `MethodSpec.observe` wants to know now what evaluations took."""
+        return False
+
     def notes(self) -> tuple[str, ...]:
         """What the method decided and why, in sentences."""
         return ()
@@ -145,8 +152,6 @@ class MethodSpec(Spec):
     leaves alone (`MethodState.target`).
     """
 
-    looks: ClassVar[bool] = False  # whether `observe` wants to know what an evaluation took
-
     @abstractmethod
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """A workspace for states of this shape, dtype and device."""
@@ -155,8 +160,8 @@ class MethodSpec(Spec):
     def step(self, state: Any, z: Tensor, f_z: Tensor) -> Tensor:  # (B, n), (B, n) -> (B, n)
         """The next point to evaluate, given the map's value at z."""
 
-    def observe(self, state: Any, map_seconds: float, method_seconds: float) -> None:
-        """Learn what the newest evaluation and the step after it took; called by the driver."""
+    def observe(self, state: Any, times: Times) -> None:
+        """Learn what evaluations took; called by the driver where the state looks."""
 
     @property
     def largest_window(self) -> int:
