@@ -36,6 +36,7 @@ FIRST = 3  # evaluations before the first forecast
 BUDGET = 0.05  # a trial may cost this part of the plain steps taken and still to come
 DEARER = 4  # a mixing step is taken for at least so many plain ones before one was measured
 TRUST = 4  # a forecast counts up to so many times the evaluations that it was made from
+PAUSE = 4  # a look that was too early is repeated after so many times its evaluations, at most
 SEEN = 5  # evaluations whose times are looked at
 SLOWER = 0.85  # Anderson is given up below this part of forward iteration's speed
 
@@ -75,8 +76,10 @@ class Pilot:
         """Begin with Anderson if a trial is cheap beside what is to come; or go on with it."""
         step, taken = self.map + self.plain, now - self.began - 1
         cost = (self.window + 2) * max(self._mixing - self.plain, 0.0) / step
-        if self.mixed is None and cost > BUDGET * (1 + TRUST) * now:
-            return  # whatever the forecast would say
+        cheap = cost / (BUDGET * (1 + TRUST))  # evaluations: before, no forecast allows a trial
+        if self.mixed is None and cheap > now:
+            state.look_at = max(state.look_at, min(math.ceil(cheap), PAUSE * now))
+            return
         tried = self.mixed is not None
         rate = self._rate(state, taken // 2 if tried else min(taken, max(4, now // 4)))
         self.plain_rate, self.plain_speed = rate, self._mean(state, rate) / step
