@@ -87,16 +87,18 @@ class TapedMap:
 
     def __call__(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
         """Evaluate f."""
-        leaves = self.leaves = [leaf(tensor) for tensor in self.known]
         # a copy: the solver may go on in the memory of z
-        self.tape = Tape.record(lambda point: self.f(point, leaves), leaf(z.clone()))
-        return self.tape.f_z.detach()
+        return self._record(z.clone()).f_z.detach()
 
     def at(self, z: Tensor) -> Tape:  # (B, n)
         """The tape at z."""
-        if self.tape is None or not torch.equal(self.tape.z, z):
-            self(z)
-        assert self.tape is not None
+        if self.tape is not None and torch.equal(self.tape.z, z):
+            return self.tape
+        return self._record(z)
+
+    def _record(self, z: Tensor) -> Tape:  # (B, n)
+        leaves = self.leaves = [leaf(tensor) for tensor in self.known]
+        self.tape = Tape.record(lambda point: self.f(point, leaves), leaf(z))
         return self.tape
 
 
