@@ -48,7 +48,11 @@ def test_a_numpy_start_of_integers_is_refused():
     assert "z0 has dtype torch.int64" in refused(np.ones((2, 3), dtype=np.int64))
 
 
-@pytest.mark.parametrize("z0", [1.0, [1.0], None, "z0", {1.0}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "z0",
+    [1.0, [1.0], None, "z0", {1.0}, object()],
+    ids=["a number", "a list", "None", "text", "a set", "an object"],
+)
 def test_a_start_that_is_no_array_is_refused(z0):
     message = refused(z0)
     assert "torch.Tensor" in message and type(z0).__name__ in message
