@@ -30,7 +30,7 @@ lab: ## Start the dashboard and print its address (Ctrl+C stops it)
 
 test: ## Run all tests (browser tests skip where there is no Chromium)
 	@$(SETUP) lab,data,test
-	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 notebooks: ## Open JupyterLab on the teaching notebooks
 	@$(SETUP) lab,data,notebooks

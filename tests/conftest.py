@@ -58,17 +58,19 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark browser tests and run them last.
+    """Mark browser tests; files with slow tests come first, so that two processes end together.
 
-    Playwright keeps an event loop running in this thread from its first use on; a test after it
-    that runs a loop of its own would fail.
+    In a file browser tests run last: while Playwright's event loop runs in this thread, a test that
+    runs a loop of its own would fail.
     """
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    slow = {item.path for item in items if any(map(item.get_closest_marker, ("browser", "slow")))}
+    browser = {item: item.get_closest_marker("browser") is not None for item in items}
+    items.sort(key=lambda item: (item.path not in slow, str(item.path), browser[item]))
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +94,9 @@ def chromium() -> str:
     pytest.skip(NO_CHROMIUM)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator["Browser"]:
-    """One headless browser for all tests."""
+    """One headless browser for the tests of a file."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -265,6 +265,7 @@ assert bool(result.converged.all())
 """
 
 
+@pytest.mark.slow
 def test_numba_comes_with_the_first_solve_and_its_seconds_are_nobody_s(tmp_path):
     """With an empty cache all is compiled, which takes seconds: none of them is in the history."""
     code = f"""
@@ -301,6 +302,7 @@ tempfile.TemporaryFile = refuse
 """
 
 
+@pytest.mark.slow
 def test_on_a_read_only_disk_a_solve_works_without_a_cache():
     plain = SOLVE.replace("Anderson(window=2)", "Picard()").replace("Anderson", "Picard")
     kept = "from andersonn_core.kernels import loops; print(type(loops.mix._cache).__name__)"

@@ -24,6 +24,7 @@ def test_tables_are_those_of_the_code_and_of_the_last_measurements(monkeypatch):
     assert tables.with_tables(README) == README
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
     printed = run([sys.executable, "-c", blocks("python")[number]], tmp_path)
@@ -53,6 +54,7 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_commands_of_the_readme_run(tmp_path):
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("python -m")]
