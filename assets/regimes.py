@@ -14,21 +14,26 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import file_html
-from bokeh.layouts import gridplot
-from bokeh.models import Label
+from bokeh.layouts import column, gridplot
+from bokeh.models import Div
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 from screenshots import chromium
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "benchmarks" / "results" / "train.json"
-SIZE = {"width": 1200, "height": 620}
+SIZE = {"width": 1200, "height": 640}
 PANEL = {"width": 395, "height": 300, "toolbar_location": None}
 STROKES = {  # color, dash, width, marker: what a color says is said by dash and marker, too
     "forward": ("#5b6b7b", "dashed", 2.5, "circle"),
     "anderson": ("#0072B2", "solid", 2.5, "square"),
 }
-NAMES = {"forward": "forward iteration", "anderson": "Anderson"}
+LEGEND = (
+    "<span style='font: 14px Helvetica, Arial, sans-serif; color: #33414e'>"
+    "<b style='color: #0072B2'>&#9632; Anderson</b> &emsp; "
+    "<b style='color: #5b6b7b'>&#9679; forward iteration</b>, dashed &emsp; "
+    "thin lines: a seed each; strong ones: their geometric mean</span>"
+)
 TITLES = {"tolerance": "Equal tolerance: both to 1e-3", "cap": "Equal cap: 25 evaluations or 1e-2",
           "time": "Equal time: both to 1e-3"}  # fmt: skip
 
@@ -44,7 +49,8 @@ def panels(seeds: Sequence[dict[str, Any]]) -> Any:
         below.append(_evaluations(curves))
     above[0].yaxis.axis_label = "test error, %"
     below[0].yaxis.axis_label = "evaluations per batch"
-    return gridplot([above, below], toolbar_location=None, merge_tools=False)
+    grid = gridplot([above, below], toolbar_location=None, merge_tools=False)
+    return column(Div(text=LEGEND, margin=(6, 0, 2, 56)), grid)
 
 
 def _errors(title: str, curves: dict[str, list[dict[str, list[float]]]]) -> Any:
@@ -68,7 +74,7 @@ def _evaluations(curves: dict[str, list[dict[str, list[float]]]]) -> Any:
 
 
 def _draw(shown: Any, who: str, pairs: list[tuple[Sequence[float], Sequence[float]]]) -> None:
-    """Each seed thin, their mean strong with its name at its end."""
+    """Each seed thin, their mean strong."""
     color, dash, width, marker = STROKES[who]
     for xs, ys in pairs:
         shown.line(xs, ys, color=color, line_dash=dash, line_width=1, alpha=0.35)
@@ -77,13 +83,6 @@ def _draw(shown: Any, who: str, pairs: list[tuple[Sequence[float], Sequence[floa
     ys = np.exp(np.mean(np.log([y[:length] for _, y in pairs]), axis=0))
     shown.line(xs, ys, color=color, line_dash=dash, line_width=width)
     shown.scatter(xs, ys, color=color, marker=marker, size=7)
-    shown.add_layout(
-        Label(
-            x=float(xs[-1]), y=float(ys[-1]), text=NAMES[who], text_color=color,
-            text_font_size="13px", x_offset=-8, y_offset=8 if who == "forward" else -22,
-            text_align="right",
-        )
-    )  # fmt: skip
 
 
 def _styled(shown: Any) -> Any:

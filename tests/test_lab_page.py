@@ -264,8 +264,8 @@ def test_every_third_run_is_drawn_named_and_takes_the_place_of_the_one_before():
     view, settle = page_of(restart="deflated")
     plot = view.curves.pair.plots["evaluation"]
     for also in ALSO:
-        view.controls.also = also
-        settle()
+        before, view.controls.also = view.live, also
+        settle(beyond=before)
         assert list(view.live.results) == ["picard", "anderson", also]
         runs = [run.split()[0] for run in plot.medians.data["name"]]
         assert runs == ["picard", also, "anderson"]
