@@ -69,6 +69,7 @@ bench-train: ## Train with forward iteration and with Anderson in three regimes,
 bench-kills: ## Kill a training at random moments and compare its last bits with those of one that was left alone
 	@$(SETUP) lab,test
 	@$(RUN) -m benchmarks.kills $(ARGS)
+
 bench-plugin: ## Train three torchdeq programs with torchdeq's solvers and with ours
 	@$(SETUP) lab,test,bench
 	@$(RUN) -m benchmarks.plugin $(ARGS)

@@ -176,7 +176,7 @@ class Together:
 
     f sees the whole batch until the slowest sample is done. To freeze the others as soon as they
     meet the test would save nothing, and programs that train with a loose tolerance rely on what
-    they gain until then: on the digits of `benchmarks/programs` about 1 % of accuracy.
+    they gain until then.
     """
 
     rtol: float

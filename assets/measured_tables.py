@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from andersonn_core.training.regimes import REGIMES
+from benchmarks.train import BESIDE, PEER
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SHOWN = ("train_accuracy", "test_accuracy", "seconds", "evals", "fluctuation")
+SHOWN = ("train_accuracy", "test_accuracy", "seconds", "growth", "evals", "fluctuation")
 
 
 def training_block() -> str:
@@ -43,18 +44,23 @@ def _training_table(found: dict[str, Any]) -> str:
 def _peer(found: dict[str, Any]) -> str:
     peer = found["peer"]
     first = [seed["to_enough"]["tolerance"] for seed in found["seeds"]]
-    reached, theirs = (
-        [each[who] for each in first] for who in ("ours, at most 40", "torchdeq 0.1.0")
-    )
+    ours, theirs = (_span([each[who] for each in first]) for who in (BESIDE, PEER))
     (low, high), (worse, better) = peer["ratio_interval"], peer["accuracy_interval"]
     return (
         f"Epochs of ours (mixing 2) are {peer['ratio']:.2f} times shorter than torchdeq 0.1.0's on "
         f"the same cell at the same tolerances (95 %: {low:.2f} to {high:.2f}); test accuracy, "
         f"ours less theirs: {peer['accuracy_gain']:+.2f} points "
         f"(95 %: {worse:+.2f} to {better:+.2f}). Ours first reads 98 % of the test digits after "
-        f"{min(reached):.0f} to {max(reached):.0f} s of training, theirs after "
-        f"{min(theirs):.0f} to {max(theirs):.0f} s."
+        f"{ours} of training, theirs after {theirs}."
     )
+
+
+def _span(seconds: list[float | None]) -> str:
+    """From the first seed to the last; None: it never came."""
+    came = [each for each in seconds if each is not None]
+    never = len(seconds) - len(came)
+    ends = f"{min(came):.0f} to {max(came):.0f} s" if came else "no time"
+    return f"{ends} (never in {never} of {len(seconds)} seeds)" if never else ends
 
 
 def _ledger(found: dict[str, Any]) -> str:

@@ -18,10 +18,9 @@ from bokeh.layouts import column, gridplot
 from bokeh.models import Div
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
-from screenshots import chromium
+from screenshots import photograph
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "benchmarks" / "results" / "train.json"
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "train.json"
 SIZE = {"width": 1200, "height": 640}
 PANEL = {"width": 395, "height": 300, "toolbar_location": None}
 STROKES = {  # color, dash, width, marker: what a color says is said by dash and marker, too
@@ -97,17 +96,8 @@ def _styled(shown: Any) -> Any:
 
 def main() -> None:
     """Draw the file's seeds."""
-    from playwright.sync_api import sync_playwright
-
-    html = file_html(panels(json.loads(RESULTS.read_text())["seeds"]), INLINE, "train")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
-        page.set_content(html)
-        page.locator(".bk-Figure").first.wait_for()
-        page.wait_for_timeout(500)
-        page.screenshot(path=HERE / "regimes.png")
-        browser.close()
+    drawn = panels(json.loads(RESULTS.read_text())["seeds"])
+    photograph(file_html(drawn, INLINE, "train"), SIZE, Path(__file__).with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from bokeh.embed import file_html
 from bokeh.models import FixedTicker, Span
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
-from screenshots import chromium
+from screenshots import photograph
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "benchmarks" / "results" / "restarts.json"
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "restarts.json"
 SIZE = {"width": 1040, "height": 620}
 FARTHEST = 8.0  # ratios beyond are drawn at the edge
 STROKES = {  # color, marker, size; told apart without color, too
@@ -68,17 +67,8 @@ def _style(shown: Any) -> None:
 
 def main() -> None:
     """Draw the file's rows."""
-    from playwright.sync_api import sync_playwright
-
-    html = file_html(plot(json.loads(RESULTS.read_text())["rows"]), INLINE, "restarts")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
-        page.set_content(html)
-        page.locator(".bk-Figure").wait_for()
-        page.wait_for_timeout(500)
-        page.screenshot(path=HERE / "restarts.png")
-        browser.close()
+    drawn = plot(json.loads(RESULTS.read_text())["rows"])
+    photograph(file_html(drawn, INLINE, "restarts"), SIZE, Path(__file__).with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -14,17 +14,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, ViewportSize
 
 HERE = Path(__file__).resolve().parent
-SIZE = {"width": 1440, "height": 1090}
+SIZE: ViewportSize = {"width": 1440, "height": 1090}
 SETTLED_MS = 1500  # for fonts, and for the last figure to be painted
 DIGITS = "?problem=digits_deq&rtol=1e-05&max_iter=400"
 ONE_LESS = f"{DIGITS}&batch_size=15"
@@ -60,6 +59,26 @@ def chromium() -> str:
     if found is None:
         raise SystemExit("the pictures need Chromium on the PATH (Debian: apt install chromium)")
     return found
+
+
+@contextmanager
+def blank_page(size: ViewportSize) -> Iterator[Page]:
+    """A page of headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser.new_page(viewport=size)
+        browser.close()
+
+
+def photograph(html: str, size: ViewportSize, path: Path) -> None:
+    """Write a picture of a page of Bokeh's figures."""
+    with blank_page(size) as page:
+        page.set_content(html)
+        page.locator(".bk-Figure").first.wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=path)
 
 
 def convergence(page: Page) -> None:
@@ -98,20 +117,15 @@ PICTURES = {
 
 def main(names: Sequence[str]) -> None:
     """Take the pictures with these names, or all."""
-    from playwright.sync_api import sync_playwright
-
-    with served_lab() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+    with served_lab() as url:
         for name in names or PICTURES:
             query, settle = PICTURES[name]
-            page = browser.new_page(viewport=SIZE)
-            page.goto(url + query)
-            settle(page)
-            time.sleep(SETTLED_MS / 1e3)
-            page.wait_for_load_state("networkidle")
-            page.screenshot(path=HERE / name)
-            page.close()
-        browser.close()
+            with blank_page(SIZE) as page:
+                page.goto(url + query)
+                settle(page)
+                page.wait_for_timeout(SETTLED_MS)
+                page.wait_for_load_state("networkidle")
+                page.screenshot(path=HERE / name)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,8 @@ from benchmarks.page import ARGUMENTS, CHROMIUM, Server, Table, Visitor, quantil
 STARTS, MOVES = 5, 24
 WARM_MINUTES, MINUTES, SAMPLE = 0.5, 2.0, 5.0  # of the memory's measurement; seconds
 CHOICES = "train=epochs=100;batch_size=16"
-FIRST, STOP, SLIDER, SLOWER, GROWTH = (
-    1500,
-    500,
-    200,
-    1.3,
-    1.0,
-)  # targets: ms, ms, ms, times, MiB/min
+FIRST, STOP, SLIDER = 1500, 500, 200  # targets, ms
+SLOWER, GROWTH = 1.3, 1.0  # targets: times, MiB/min
 
 # Milliseconds from an event in the page to the first frame in which a condition holds.
 CLOCK = """

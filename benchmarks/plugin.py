@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import statistics
 import sys
 import time
@@ -32,7 +31,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from andersonn_core import paired_test
 from andersonn_core.runcard import RunCard
-from andersonn_core.student import t_975
+from andersonn_core.student import mean_interval
 
 RESULTS = Path(__file__).parent / "results" / "plugin.json"
 SEEDS = range(5)
@@ -117,10 +116,8 @@ def measure(name: str, seeds: range) -> dict[str, Any]:
 
 def gain(ours: list[float], theirs: list[float]) -> list[float]:
     """How much better our score is, seed by seed: mean, and the 95 % interval of it."""
-    differences = [own - other for own, other in zip(ours, theirs, strict=True)]
-    mean, count = statistics.fmean(differences), len(differences)
-    half = t_975(count - 1) * statistics.stdev(differences) / math.sqrt(count)
-    return [mean, mean - half, mean + half]
+    mean, ends = mean_interval([own - other for own, other in zip(ours, theirs, strict=True)])
+    return [mean, *ends]
 
 
 def score_text(scores: list[float], what: str) -> str:

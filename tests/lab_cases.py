@@ -7,7 +7,18 @@ from collections.abc import Callable
 from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec
 from lab.runner import Update
 
-PATIENCE = 20.0  # seconds after which a test gives up
+PATIENCE = 60.0  # seconds after which a test gives up
+
+
+def run_until(done: Callable[[], object], calls: queue.Queue[Callable[[], None]]) -> None:
+    """Run a document's callbacks as they come, until something is so."""
+    end = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < end, "nothing happened"
+        try:
+            calls.get(timeout=0.01)()
+        except queue.Empty:
+            pass
 
 
 class Document:
@@ -28,14 +39,8 @@ class Document:
         self.flushes.append(updates)
         self.updates += updates
 
-    def run_until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not done():
-            assert time.monotonic() < end, "nothing happened"
-            try:
-                self.queue.get(timeout=0.01)()
-            except queue.Empty:
-                pass
+    def run_until(self, done: Callable[[], object]) -> None:
+        run_until(done, self.queue)
 
     def shows(self, generation: int) -> bool:
         return any(u.generation == generation for u in self.updates)

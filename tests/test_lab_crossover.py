@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from lab_cases import PATIENCE, run_until
 from test_lab_browser import lasting_findings
 
 from andersonn_core import PROBLEMS, Anderson, KnobError, Picard, SolveSpec
@@ -35,7 +36,6 @@ from lab.url import choice_from_query, to_query
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PATIENCE = 20.0  # seconds
 SMALL = {"WINDOWS": (0, 1, 2, 4), "MIXINGS": (0.5, 1.0), "BATCH_SIZES": (1, 2, 4)}
 
 
@@ -65,14 +65,8 @@ class Desk:
         self.news: list[News] = []
         self.grid = Grid(self.news.append, self.calls.put, present, pool or Pool())
 
-    def until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not done():
-            assert time.monotonic() < end, "nothing happened"
-            try:
-                self.calls.get(timeout=0.01)()
-            except queue.Empty:
-                pass
+    def until(self, done: Callable[[], object]) -> None:
+        run_until(done, self.calls)
 
     def run(self, wanted: Plan) -> dict[Setting, Cell]:
         self.grid.start(wanted)
@@ -531,13 +525,7 @@ def page_of(**values):
 
 
 def settle(view: Crossover, calls: queue.Queue) -> None:
-    end = time.monotonic() + PATIENCE
-    while view.maps.running:
-        assert time.monotonic() < end
-        try:
-            calls.get(timeout=0.05)()
-        except queue.Empty:
-            pass
+    run_until(lambda: not view.maps.running, calls)
 
 
 def test_the_page_fills_its_maps_says_so_and_gives_its_numbers_away(small):

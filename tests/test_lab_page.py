@@ -350,7 +350,7 @@ def test_what_anderson_decided_is_shown_escaped_and_goes_with_its_run():
 
 def test_marks_on_the_heat_map_are_called_what_they_are():
     view, _ = page_of(size=128, restart="auto", window=4)
-    result, marks = view.live.results["anderson"], view.samples.map.marks
+    result, marks = view.live.results["anderson"], view.samples.plot.marks
     counts, note = result.diagnostics, view.samples.note.object
     assert counts["probes"] == len(marks["probe"].data["sample"]) > 0
     assert counts["restarts"] == len(marks["restart"].data["sample"])
@@ -390,7 +390,7 @@ def test_scrubbing_moves_every_figure():
     first = view.picture.fields.sources["anderson"].data["image"][0].copy()
     view.scrub(9)
     assert np.abs(view.picture.fields.sources["anderson"].data["image"][0] - first).max() > 0
-    assert view.samples.map.cursor.location == 9
+    assert view.samples.plot.cursor.location == 9
 
 
 def test_playback_steps_and_stops_at_the_end():

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from lab_cases import PATIENCE, run_until
 from test_lab_browser import lasting_findings
 
 from andersonn_core import KnobError
+from andersonn_core.models import build_model
 from lab.controls import Controls
 from lab.pages import Train
 from lab.pages.train_cards import View
+from lab.pages.train_rail import SUMMARY
 from lab.pool import Pool, Slot
 from lab.theme import DARK, LIGHT
 from lab.training import lane as lanes
@@ -33,7 +36,6 @@ from lab.training.watch import Watch
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PATIENCE = 60.0  # seconds
 QUICK = {"batch_size": 16, "epochs": 1, "rtol": 0.1, "max_iter": 6}
 DIGITS = lanes.images().subset(48, 16)
 
@@ -67,6 +69,15 @@ def wait(done: Callable[[], object]) -> None:
     while not done():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.01)
+
+
+def test_the_rail_tells_the_truth_of_network_and_data():
+    spec = Setup().specs()["anderson"]
+    data = spec.load()
+    network = build_model(spec.model, data.image_shape)
+    count = round(sum(weight.numel() for weight in network.parameters()), -3)
+    for number in (f"{count:,}", len(data.train_images), len(data.test_images)):
+        assert re.search(rf"\b{number}\b", SUMMARY), number
 
 
 def trained(server: Registry, **choices) -> Race:
@@ -399,13 +410,7 @@ class Desk:
         self.page.visitor.word = visitor
 
     def until(self, done: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not done():
-            assert time.monotonic() < end, "nothing happened"
-            try:
-                self.calls.get(timeout=0.01)()
-            except queue.Empty:
-                pass
+        run_until(done, self.calls)
 
 
 def lines(page: Train) -> dict[str, int]:

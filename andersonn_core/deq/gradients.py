@@ -34,7 +34,11 @@ class Found:
     result: SolveResult
     state: Any  # the method's workspace after the solve, where the gradient reads it
     solve_adjoint: Callable[[AdjointMap, Tensor], Tensor]
-    half: bool  # the cell computes in half precision
+
+    @property
+    def half(self) -> bool:
+        """Whether the cell computes in half precision."""
+        return self.taped.f.half
 
     def attach(self, adjoint: Adjoint) -> Tensor:  # (B, n)
         """The answer with the gradient that `adjoint` finds."""

@@ -252,7 +252,6 @@ class DEQ(nn.Module):
             result=result,
             state=driver.state if self.knobs.gradient.reads_state else None,
             solve_adjoint=self._solve_adjoint,
-            half=taped.f.half,
         )
 
     def _solve_adjoint(self, step: AdjointMap, start: Tensor) -> Tensor:  # (B, n) -> (B, n)

@@ -89,16 +89,9 @@ def append(
             stop = min(start + BLOCK, n)
             new, now = dg[slot, b, start:stop], g[b, start:stop]
             if fresh:
-                change, here, there = (
-                    du[slot, b, start:stop],
-                    z[b, start:stop],
-                    last_z[b, start:stop],
-                )
-                before, weight, square = (
-                    last_g[b, start:stop],
-                    du.dtype.type(mixing),
-                    du.dtype.type(0),
-                )
+                change, before = du[slot, b, start:stop], last_g[b, start:stop]
+                here, there = z[b, start:stop], last_z[b, start:stop]
+                weight, square = du.dtype.type(mixing), du.dtype.type(0)
                 for i in range(len(new)):
                     moved, difference = here[i] - there[i], now[i] - before[i]
                     new[i] = difference

@@ -48,9 +48,9 @@ class Pilot:
     window: int
     mixing_guess: float  # seconds of a mixing step before one was measured
     plain_rate: Floats  # (B,) decay of the residual's logarithm per plain step
-    map: float = math.nan  # typical seconds
-    plain: float = math.nan  # typical seconds of a plain step
-    mixed: float | None = None  # typical seconds of a mixing step
+    map_seconds: float = math.nan  # typical
+    plain_seconds: float = math.nan  # of a plain step
+    mixed_seconds: float | None = None  # of a mixing step
     began: int = 0  # the evaluation with which the present kind of steps began
     plain_speed: float = 0.0  # and per second, of the samples that go on
     mixed_speed: float = 0.0
@@ -64,23 +64,23 @@ class Pilot:
     def observe(self, state: AutoState, times: Times) -> None:
         """Look at the newest times; switch where it pays."""
         now = state.evaluation
-        self.map, step = map(median, zip(*times(min(SEEN, now - self.began)), strict=True))
+        self.map_seconds, step = map(median, zip(*times(min(SEEN, now - self.began)), strict=True))
         if state.resting:
-            self.plain, state.look_at = step, now + max(2, now // 3)
+            self.plain_seconds, state.look_at = step, now + max(2, now // 3)
             self._try(state, now)
         else:
-            self.mixed = step
+            self.mixed_seconds = step
             self._compare(state, now, step)
 
     def _try(self, state: AutoState, now: int) -> None:
         """Begin with Anderson if a trial is cheap beside what is to come; or go on with it."""
-        step, taken = self.map + self.plain, now - self.began - 1
-        cost = (self.window + 2) * max(self._mixing - self.plain, 0.0) / step
+        step, taken = self.map_seconds + self.plain_seconds, now - self.began - 1
+        cost = (self.window + 2) * max(self._mixing - self.plain_seconds, 0.0) / step
         cheap = cost / (BUDGET * (1 + TRUST))  # evaluations: before, no forecast allows a trial
-        if self.mixed is None and cheap > now:
+        tried = self.mixed_seconds is not None
+        if not tried and cheap > now:
             state.look_at = max(state.look_at, min(math.ceil(cheap), PAUSE * now))
             return
-        tried = self.mixed is not None
         rate = self._rate(state, taken // 2 if tried else min(taken, max(4, now // 4)))
         self.plain_rate, self.plain_speed = rate, self._mean(state, rate) / step
         if tried:
@@ -105,10 +105,10 @@ class Pilot:
         rarely.
         """
         rate = self._rate(state, min(now - self.began - 1, 2 * (self.window + 1)))
-        self.mixed_speed = self._mean(state, rate) / (self.map + mixed)
+        self.mixed_speed = self._mean(state, rate) / (self.map_seconds + mixed)
         # Of the same samples: those that are left are often slow by either kind of steps.
         before = self._mean(state, self.plain_rate)
-        self.plain_speed = before / (self.map + self.plain)
+        self.plain_speed = before / (self.map_seconds + self.plain_seconds)
         if self.mixed_speed >= SLOWER * self.plain_speed:
             if self.used == self.window + 3:
                 self._note(now, f"keeps Anderson: {self._fast}")
@@ -126,8 +126,8 @@ class Pilot:
     @property
     def _mixing(self) -> float:
         """Seconds of a mixing step; before one was measured at least DEARER plain ones."""
-        guess = max(self.mixing_guess, DEARER * self.plain)
-        return guess if self.mixed is None else self.mixed
+        guess = max(self.mixing_guess, DEARER * self.plain_seconds)
+        return guess if self.mixed_seconds is None else self.mixed_seconds
 
     def _rate(self, state: MethodState, back: int) -> Floats:  # (B,)
         """The mean decay per evaluation of each sample's log residual."""
@@ -174,7 +174,7 @@ class AutoState(MethodState):
     look_at: int = FIRST  # the evaluation
 
     def looks(self) -> bool:
-        """Not at every evaluation: that would cost small maps a twentieth of their time."""
+        """Not at every evaluation: a look costs time, too."""
         return self.evaluation >= self.look_at
 
     def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
@@ -187,11 +187,8 @@ class AutoState(MethodState):
         if self.anderson is None:
             self.anderson = WindowState.of(last_z, self.settings, Newest())
         anderson = self.anderson
-        anderson.progress, anderson.targets, anderson.timer = (
-            self.progress,
-            self.targets,
-            self.timer,
-        )
+        anderson.progress, anderson.targets = self.progress, self.targets
+        anderson.timer = self.timer
         anderson.evaluation = anderson.steps = self.evaluation
         anderson.last_z = last_z
         anderson.last_g.copy_(last_g)

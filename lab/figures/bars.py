@@ -23,7 +23,7 @@ class PartBars:
         self.x = Range1d(0.0, 1.0)
         self.figure = bare_figure(
             y_range=FactorRange(factors=list(reversed(PART_LABELS.values()))), x_range=self.x,
-            height=170, x_axis_label="time per evaluation, mean",
+            height=150, x_axis_label="time per evaluation, mean",
         )  # fmt: skip
         self.figure.ygrid.visible = False
         durations(self.figure.xaxis)

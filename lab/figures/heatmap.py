@@ -42,7 +42,7 @@ class HeatMap:
         self.figure = bare_figure(
             x_range=self.x,
             y_range=self.y,
-            height=170,
+            height=150,
             x_axis_label="evaluation",
             y_axis_label="sample",
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import panel as pn
+
+from lab.theme import Palette
 
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
@@ -71,6 +73,31 @@ class Card(pn.viewable.Viewer):
         )
         head = (self.heading, self.note) if noted else (self.heading,)
         return pn.Column(*head, *parts, **(settings | options))
+
+
+class Plot(Protocol):
+    """A Bokeh figure that follows the theme."""
+
+    figure: Any
+
+    def paint(self, colors: Palette) -> None:
+        """Take the colors of a theme."""
+        ...
+
+
+class PlotCard(Card):
+    """A card with one plot, as high as its figure."""
+
+    def __init__(self, plot: Plot) -> None:
+        super().__init__()
+        self.plot: Any = plot
+
+    def paint(self, colors: Palette) -> None:
+        """Take the colors of a theme."""
+        self.plot.paint(colors)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.boxed(bokeh_pane(self.plot.figure, height=self.plot.figure.height))
 
 
 def grid(*parts: Any, name: str) -> pn.Column:

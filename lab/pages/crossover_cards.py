@@ -11,19 +11,18 @@ from andersonn_core.memory import cache_sizes, memory_line
 from lab.figures.predicted import Predicted, hits
 from lab.figures.roofs import Roofline
 from lab.grid import Roofs
-from lab.pages.card import Card, Later, bokeh_pane
+from lab.pages.card import Later, PlotCard, bokeh_pane
 from lab.phase import Cell, Plan
 from lab.theme import Palette
 
 
-class PredictedCard(Card):
+class PredictedCard(PlotCard):
     """Each cell's speed-up as its first quarter predicted it, and as it came."""
 
     title = "Predicted and measured"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.plot = Predicted(colors)
+        super().__init__(Predicted(colors))
 
     def show(self, cells: Sequence[Cell], here: Cell | None) -> None:
         """Draw the cells that are known."""
@@ -36,23 +35,15 @@ class PredictedCard(Card):
             words.append("Nothing to compare yet: no cell where both methods meet the tolerance.")
         self.say(" ".join(words))
 
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.plot.paint(colors)
 
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.plot.figure, height=260))
-
-
-class RooflineCard(Card):
+class RooflineCard(PlotCard):
     """The present map and mixing under this machine's measured roof; the memory planner."""
 
     title = "What this machine allows: roofline and memory"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.plot = Roofline(colors)
-        self.pane = Later(bokeh_pane(self.plot.figure, height=260))
+        super().__init__(Roofline(colors))
+        self.pane = Later(bokeh_pane(self.plot.figure, height=self.plot.figure.height))
         self.roofs: Roofs | None = None
         self.memory = ""
 
@@ -81,10 +72,6 @@ class RooflineCard(Card):
         else:
             words += [roofs.map.sentence, roofs.mixing.sentence]
         self.say(" ".join(words))
-
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.plot.paint(colors)
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.boxed(self.pane)

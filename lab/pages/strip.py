@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import panel as pn
-
 from andersonn_core.words import ratio_text
 from lab.figures.bars import PartBars
 from lab.figures.heatmap import MOST_RESTARTS, HeatMap
 from lab.live import Live
-from lab.pages.card import Card, bokeh_pane
+from lab.pages.card import PlotCard
 from lab.theme import Palette
 from lab.words import marks
 
 
-class TimeSplit(Card):
+class TimeSplit(PlotCard):
     """The map's seconds beside those of the mixing, part by part."""
 
     title = "Where an Anderson step's time goes"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.bars = PartBars(colors)
+        super().__init__(PartBars(colors))
 
     def show(self, live: Live) -> None:
         """Show a finished run."""
@@ -28,43 +25,28 @@ class TimeSplit(Card):
         history = result.history
         parts = {"map": history.map_seconds, **history.part_seconds}
         count = max(result.num_evals, 1)
-        self.bars.show(
+        self.plot.show(
             {key: max(float(values.sum()), 0.0) / count for key, values in parts.items()}
         )
         if live.crossing is not None:
             ratio = ratio_text(live.crossing.mixing_penalty)
             self.say(f"Mixing penalty: one mixing step costs {ratio} the map.")
 
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.bars.paint(colors)
 
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.bars.figure, height=150, sizing_mode="stretch_width"))
-
-
-class SampleMap(Card):
+class SampleMap(PlotCard):
     """Each sample's residual over the evaluations."""
 
     title = "Each sample on its way (Anderson)"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.map = HeatMap(colors)
+        super().__init__(HeatMap(colors))
 
     def show(self, live: Live) -> None:
         """Show a finished run."""
         result = live.results["anderson"]
-        self.map.show(result, live.tolerance)
+        self.plot.show(result, live.tolerance)
         parts = ["A row ends where its sample stopped.", marks(result.diagnostics, MOST_RESTARTS)]
         if result.status.numel() > 1:
             slowest, needed = int(result.sample_evals.argmax()), int(result.sample_evals.max())
             parts.append(f"Slowest: sample {slowest + 1}, {needed} evaluations.")
         self.say(" ".join(part for part in parts if part))
-
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.map.paint(colors)
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.map.figure, height=150, sizing_mode="stretch_width"))

@@ -14,7 +14,7 @@ from andersonn_core.words import residual_text
 from lab.figures.pictures import DigitsPicture
 from lab.figures.stiffness import Stiffness
 from lab.figures.training import Drawn, Extras, TrainPlot, nice
-from lab.pages.card import STYLE, Card, Later, bokeh_pane, grid
+from lab.pages.card import STYLE, Card, Later, PlotCard, bokeh_pane, grid
 from lab.pages.map_card import SEGMENTS
 from lab.theme import Palette
 from lab.training import words
@@ -168,14 +168,13 @@ class DigitsCard(Card):
         return self.boxed(bokeh_pane(self.digits.figure), self.slider)
 
 
-class SolveCard(Card):
+class SolveCard(PlotCard):
     """The residual of the latest batch."""
 
     title = "The latest batch's solve"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.plot = TrainPlot("residual", "relative residual", colors, height=220)
+        super().__init__(TrainPlot("residual", "relative residual", colors, height=220))
 
     def show(self, view: View) -> None:
         """Draw the slowest digit's residual."""
@@ -190,22 +189,14 @@ class SolveCard(Card):
         self.plot.show("evaluation", drawn, Extras(rule), nice(max(longest, 20) * 1.05), "")
         self.say("Relative residual of the batch's slowest digit.")
 
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.plot.paint(colors)
 
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.plot.figure, height=220))
-
-
-class EvaluationsCard(Card):
+class EvaluationsCard(PlotCard):
     """Evaluations per batch as the training goes on."""
 
     title = "Evaluations per batch"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.plot = TrainPlot("count", "forward and backward", colors, height=220)
+        super().__init__(TrainPlot("count", "forward and backward", colors, height=220))
 
     def show(self, view: View) -> None:
         """Draw the evaluations of each batch."""
@@ -221,13 +212,6 @@ class EvaluationsCard(Card):
             for name, lane in view.lanes.items()
         ]
         self.say(f"Now, forward + backward: {', '.join(parts)}." if parts else "Both solves.")
-
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.plot.paint(colors)
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.plot.figure, height=220))
 
 
 class GradientCard(Card):
@@ -290,14 +274,13 @@ def _all_nan(values: Any) -> bool:
     return all(math.isnan(value) for value in values)
 
 
-class StiffnessCard(Card):
+class StiffnessCard(PlotCard):
     """Where the networks stand on the phase diagram, epoch by epoch."""
 
     title = "The model stiffens"
 
     def __init__(self, colors: Palette) -> None:
-        super().__init__()
-        self.plot = Stiffness(colors, height=290)
+        super().__init__(Stiffness(colors, height=290))
 
     def show(self, view: View) -> None:
         """Draw the points that were measured."""
@@ -312,10 +295,3 @@ class StiffnessCard(Card):
             if newest
             else "Both methods on the weights of each network, on one batch of test digits."
         )
-
-    def paint(self, colors: Palette) -> None:
-        """Take the colors of a theme."""
-        self.plot.paint(colors)
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        return self.boxed(bokeh_pane(self.plot.figure, height=290))

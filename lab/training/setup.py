@@ -11,10 +11,10 @@ from andersonn_core import GRADIENTS, Anderson, KnobError, Picard
 from andersonn_core.deq.gradients import GradientSpec
 from andersonn_core.methods import MethodSpec
 from andersonn_core.specs import Knob
-from andersonn_core.training import TrainSpec
+from andersonn_core.training import TrainSpec, regimes
+from andersonn_core.words import residual_text
 
 METHODS = ("anderson", "picard")  # in the order of their turns: the first point comes sooner
-IMAGES = 360  # test images, all that there are
 SPECTRUM = {"spectrum": 0}  # the page measures it itself, beside S and the crossover
 
 
@@ -29,26 +29,27 @@ class Regime:
 
 
 _COUNTED = "Epochs are counted here, not seconds."
-REGIMES = {
-    "tolerance": Regime(
-        "equal tolerance", "Both solve every batch to the same tolerance.", {},
-        {"seconds": _COUNTED},
-    ),
-    "cap": Regime(
-        "equal cap",
-        "Both may evaluate the cell 25 times, to a tolerance of 1e-2; gradients as they fall.",
-        {"rtol": 1e-2, "max_iter": 25},
+_CAP = regimes.REGIMES["cap"].knobs
+_OFFERED: dict[str, tuple[str, Mapping[str, Any], Mapping[str, str]]] = {
+    "tolerance": ("Both solve every batch to the same tolerance.", {}, {"seconds": _COUNTED}),
+    "cap": (
+        f"Both may evaluate the cell {_CAP['max_iter']} times, to a tolerance of "
+        f"{residual_text(_CAP['rtol'])}; gradients as they fall.",
+        _CAP,
         {
-            "rtol": "With equal cap the tolerance is 1e-2.",
-            "max_iter": "With equal cap there are 25 evaluations.",
+            "rtol": f"With equal cap the tolerance is {residual_text(_CAP['rtol'])}.",
+            "max_iter": f"With equal cap there are {_CAP['max_iter']} evaluations.",
             "seconds": _COUNTED,
         },
     ),
-    "time": Regime(
-        "equal time", "Both train for the same seconds of computing.", {},
+    "time": (
+        "Both train for the same seconds of computing.", {},
         {"epochs": "With equal time the seconds decide when it ends."},
     ),
 }  # fmt: skip
+REGIMES = {
+    name: Regime(regimes.REGIMES[name].label, *offered) for name, offered in _OFFERED.items()
+}
 
 DEFAULTS = {
     "window": 5, "mixing": 1.0, "batch_size": 32, "learning_rate": 1e-3, "epochs": 3,
