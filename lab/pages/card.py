@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import panel as pn
 
@@ -85,12 +85,15 @@ class Plot(Protocol):
         ...
 
 
-class PlotCard(Card):
+P = TypeVar("P", bound=Plot)
+
+
+class PlotCard(Card, Generic[P]):
     """A card with one plot, as high as its figure."""
 
-    def __init__(self, plot: Plot) -> None:
+    def __init__(self, plot: P) -> None:
         super().__init__()
-        self.plot: Any = plot
+        self.plot = plot
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""

@@ -259,7 +259,7 @@ class Convergence(pn.viewable.Viewer):
             return
         seconds = self.live.seconds_at("anderson", evaluation)
         self.curves.pair.show_cursor(evaluation if cursor else None, seconds if cursor else None)
-        self.samples.map.show_cursor(evaluation if cursor else None)
+        self.samples.plot.show_cursor(evaluation if cursor else None)
         self.picture.scrub(evaluation)
         self.polynomial.scrub(evaluation)
 

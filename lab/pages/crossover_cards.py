@@ -16,7 +16,7 @@ from lab.phase import Cell, Plan
 from lab.theme import Palette
 
 
-class PredictedCard(PlotCard):
+class PredictedCard(PlotCard[Predicted]):
     """Each cell's speed-up as its first quarter predicted it, and as it came."""
 
     title = "Predicted and measured"
@@ -36,7 +36,7 @@ class PredictedCard(PlotCard):
         self.say(" ".join(words))
 
 
-class RooflineCard(PlotCard):
+class RooflineCard(PlotCard[Roofline]):
     """The present map and mixing under this machine's measured roof; the memory planner."""
 
     title = "What this machine allows: roofline and memory"

@@ -11,7 +11,7 @@ from lab.theme import Palette
 from lab.words import marks
 
 
-class TimeSplit(PlotCard):
+class TimeSplit(PlotCard[PartBars]):
     """The map's seconds beside those of the mixing, part by part."""
 
     title = "Where an Anderson step's time goes"
@@ -33,7 +33,7 @@ class TimeSplit(PlotCard):
             self.say(f"Mixing penalty: one mixing step costs {ratio} the map.")
 
 
-class SampleMap(PlotCard):
+class SampleMap(PlotCard[HeatMap]):
     """Each sample's residual over the evaluations."""
 
     title = "Each sample on its way (Anderson)"

@@ -168,7 +168,7 @@ class DigitsCard(Card):
         return self.boxed(bokeh_pane(self.digits.figure), self.slider)
 
 
-class SolveCard(PlotCard):
+class SolveCard(PlotCard[TrainPlot]):
     """The residual of the latest batch."""
 
     title = "The latest batch's solve"
@@ -190,7 +190,7 @@ class SolveCard(PlotCard):
         self.say("Relative residual of the batch's slowest digit.")
 
 
-class EvaluationsCard(PlotCard):
+class EvaluationsCard(PlotCard[TrainPlot]):
     """Evaluations per batch as the training goes on."""
 
     title = "Evaluations per batch"
@@ -274,7 +274,7 @@ def _all_nan(values: Any) -> bool:
     return all(math.isnan(value) for value in values)
 
 
-class StiffnessCard(PlotCard):
+class StiffnessCard(PlotCard[Stiffness]):
     """Where the networks stand on the phase diagram, epoch by epoch."""
 
     title = "The model stiffens"
