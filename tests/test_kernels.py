@@ -241,7 +241,7 @@ def test_every_loop_is_compiled_once_for_each_type():
         for dtype in (torch.float32, torch.float64):
             flat = torch.ones(24, dtype=dtype).expand(3, 24)  # every row the same memory
             solve(lambda z: 1 + (slopes.to(z) * z).T.contiguous().T, flat, method, max_iter=40)
-    for loop in (loops.residual, loops.append, loops.mix):
+    for loop in (loops.residual, loops.enter, loops.append, loops.mix):
         assert len(loop.signatures) <= 2, loop.signatures
     for loop in (small_loops.store, small_loops.factor, small_loops.solve):
         assert len(loop.signatures) == 1, loop.signatures
@@ -284,12 +284,12 @@ print(max(float(column.max()) for column in columns))
     def kept():
         return sorted(path.name for path in tmp_path.rglob("*.nbc"))
 
-    assert len(kept()) == 3 + 3  # of one type, and of one kind of small matrices
+    assert len(kept()) == 4 + 3  # of one type, and of one kind of small matrices
     python(
         "import runpy; runpy.run_module('andersonn_core.kernels')", NUMBA_CACHE_DIR=str(tmp_path)
     )
     ahead = kept()
-    assert len(ahead) == 2 * 3 + 3 + 2
+    assert len(ahead) == 2 * 4 + 3 + 2
     python(SOLVE.replace("4)", "4).double()"), NUMBA_CACHE_DIR=str(tmp_path))
     assert kept() == ahead
 

@@ -23,14 +23,25 @@ class CompiledRows:
         """NumPy's array of a CPU tensor."""
         return values.contiguous().numpy()
 
-    def residual(
-        self, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
-    ) -> Floats:  # (B, n) each -> (2, B)
+    def residual(self, z: Tensor, f_z: Tensor, g: Tensor) -> Floats:  # (B, n) each -> (2, B)
         """One pass."""
-        norms, gap = np.empty((2, z.shape[0])), g.numpy()
-        plain = gap if p is None else p.numpy()
-        loops.residual(self.view(z), self.view(f_z), gap, plain, mixing, p is not None, norms)
+        norms = np.empty((2, z.shape[0]))
+        loops.residual(self.view(z), self.view(f_z), g.numpy(), norms)
         return norms
+
+    def enter(
+        self,
+        rings: tuple[Array, Array],  # (m, B, n)
+        slot: int,
+        mixing: float,
+        points: tuple[Tensor, Tensor],  # (B, n)
+    ) -> tuple[Floats, Floats]:  # (2, B), (B, m)
+        """One pass over the points and the residuals."""
+        size, batch, _ = rings[0].shape
+        norms, gram = np.empty((2, batch)), np.empty((batch, size))
+        z, f_z = map(self.view, points)
+        loops.enter(*rings, slot, mixing, z, f_z, norms, gram)
+        return norms, gram
 
     def append(
         self,

@@ -13,18 +13,21 @@ from andersonn_core.kernels.rows import Rows
 
 
 def measure(
-    rows: Rows, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
+    rows: Rows, z: Tensor, f_z: Tensor, g: Tensor
 ) -> tuple[Floats, Floats]:  # (B, n) each -> (B,), (B,)
-    """Write f(z) - z into g; return ||g|| and max(||f(z)||, tiny), float64 on the host.
+    """Write f(z) - z into g; return ||g|| and max(||f(z)||, tiny), float64 on the host."""
+    return checked(rows, rows.residual(z, f_z, g), f_z, g)
 
-    Where p is given, the plain step z + mixing g goes there.
-    """
-    norms = rows.residual(z, f_z, g, p, mixing)
+
+def checked(
+    rows: Rows, norms: Floats, f_z: Tensor, g: Tensor
+) -> tuple[Floats, Floats]:  # (2, B), (B, n) each -> (B,), (B,)
+    """The norms that one pass found, again where they under- or overflowed."""
     low, high = rows.limits
     if np.count_nonzero((norms > low) & (norms < high)) < norms.size:  # NaN fails, too
         _rescue(norms[0], g, low, high)
         _rescue(norms[1], f_z, low, high)
-        np.maximum(norms[1], torch.finfo(z.dtype).tiny, out=norms[1])
+        np.maximum(norms[1], torch.finfo(g.dtype).tiny, out=norms[1])
     return norms[0], norms[1]
 
 

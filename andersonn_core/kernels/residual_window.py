@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
-from andersonn_core.kernels.residual import measure
+from andersonn_core.kernels.residual import checked
 from andersonn_core.kernels.rows import Rows, host
 from andersonn_core.kernels.window import of_samples, wipe, write
 
@@ -30,6 +30,7 @@ class ResidualWindow:
     g: Tensor  # (m + 1, B, n)
     stored: Counts  # (m + 1,) the evaluation at which each slot was filled, -1 before
     slot: int = -1  # filled last
+    row: Floats | None = None  # (B, m + 1) products of the residual that `append` takes next
     nothing: ClassVar[int] = -1  # differences in an empty ring: the first residual makes none
 
     def __post_init__(self) -> None:
@@ -63,11 +64,12 @@ class ResidualWindow:
         """The newest residual, ||g|| and the scale of f(z).
 
         It goes where `append` will find it: into the slot that is filled next, and so does the
-        plain step.
+        plain step. Its products come with it: read again for them, it would cost a pass.
         """
         slot = (self.slot + 1) % self.size
-        g = self.g[slot]
-        return g, measure(self.rows, z, f_z, g, self.p[slot], self.mixing)
+        g, rings = self.g[slot], (self._p, self._g)
+        norms, self.row = self.rows.enter(rings, slot, self.mixing, (z, f_z))
+        return g, checked(self.rows, norms, f_z, g)
 
     def append(
         self, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
@@ -75,7 +77,8 @@ class ResidualWindow:
         """Take the newest residual, which lies in its slot; returns its `products`."""
         self.slot = (self.slot + 1) % self.size
         self.stored[self.slot] = now
-        return *self.products(g), None
+        row, self.row = self.products(g)[0] if self.row is None else self.row, None
+        return row, row, None
 
     def replace(
         self, places: Tensor, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor
@@ -110,7 +113,7 @@ class ResidualWindow:
         one's (k + 1,), and their Gram matrices (A, k + 1, k + 1). The combinations, of unit norm
         in the residuals, are made as long as the newest residual: shorter ones would be lost in it.
         """
-        k = weights.shape[1]
+        k, self.row = weights.shape[1], None
         newest = torch.linalg.vector_norm(self.g[self.slot, places], dim=1)
         weights = weights * host(newest)[:, None, None]
         slots: Counts = (self.slot - k + np.arange(k + 1)) % self.size
@@ -141,7 +144,8 @@ class ResidualWindow:
     def select(self, indices: Tensor) -> ResidualWindow:  # (A,)
         """The window of some samples."""
         p, g = self.p[:, indices], self.g[:, indices]
-        return ResidualWindow(self.rows, self.mixing, p, g, self.stored.copy(), self.slot)
+        row = None if self.row is None else self.row[indices.cpu().numpy()]
+        return ResidualWindow(self.rows, self.mixing, p, g, self.stored.copy(), self.slot, row)
 
 
 def _of_differences(inner: Floats, slot: int) -> Floats:  # (A, m + 1, m + 1)

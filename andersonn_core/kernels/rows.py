@@ -30,10 +30,18 @@ class Rows(Protocol):
         """The same memory as these rows' arrays."""
         ...
 
-    def residual(
-        self, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
-    ) -> Floats:  # (B, n) each -> (2, B)
-        """G = f(z) - z, and p = z + mixing g where it is given; ||g|| and ||f(z)||."""
+    def residual(self, z: Tensor, f_z: Tensor, g: Tensor) -> Floats:  # (B, n) each -> (2, B)
+        """G = f(z) - z; ||g|| and ||f(z)||."""
+        ...
+
+    def enter(
+        self,
+        rings: tuple[Array, Array],  # p, g (m, B, n)
+        slot: int,
+        mixing: float,
+        points: tuple[Tensor, Tensor],  # z, f(z) (B, n)
+    ) -> tuple[Floats, Floats]:  # (2, B), (B, m)
+        """As `residual`, into the slot of g, and p = z + mixing g; then `products` of all g."""
         ...
 
     def append(

@@ -22,16 +22,27 @@ class TorchRows:
         """The tensor itself."""
         return values
 
-    def residual(
-        self, z: Tensor, f_z: Tensor, g: Tensor, p: Tensor | None = None, mixing: float = 1.0
-    ) -> Floats:  # (B, n) each -> (2, B)
-        """Three passes, and one or two for p."""
+    def residual(self, z: Tensor, f_z: Tensor, g: Tensor) -> Floats:  # (B, n) each -> (2, B)
+        """Three passes."""
         torch.sub(f_z, z, out=g)
-        if p is not None and mixing == 1.0:
-            p.copy_(f_z)
-        elif p is not None:
-            torch.add(z, g, alpha=mixing, out=p)
         return host(torch.stack([torch.linalg.vector_norm(each, dim=1) for each in (g, f_z)]))
+
+    def enter(
+        self,
+        rings: tuple[Array, Array],  # (m, B, n)
+        slot: int,
+        mixing: float,
+        points: tuple[Tensor, Tensor],  # (B, n)
+    ) -> tuple[Floats, Floats]:  # (2, B), (B, m)
+        """The passes of `residual`, one or two for p, one over the residuals."""
+        (p, g), (z, f_z) = (ring[slot] for ring in rings), points
+        norms = self.residual(z, f_z, g)
+        if mixing == 1.0:
+            p.copy_(f_z)
+        else:
+            torch.add(z, g, alpha=mixing, out=p)
+        every = np.full(len(g), len(rings[1]))
+        return norms, self.products(rings[1], slot, every)[0]
 
     def append(
         self,
