@@ -16,8 +16,8 @@ from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits, solve_bytes
 from andersonn_core.methods import MethodSpec, MethodState
 from andersonn_core.recorder import Recorder
-from andersonn_core.referee import RUNNING, Referee, Rows
-from andersonn_core.results import Event, History, SolveResult, Status
+from andersonn_core.referee import Referee, Rows
+from andersonn_core.results import RUNNING, Event, History, SolveResult, Status
 from andersonn_core.runcard import RunCard
 from andersonn_core.specs import Spec, knob
 from andersonn_core.timing import PartTimer, clock_for

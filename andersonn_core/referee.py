@@ -12,9 +12,8 @@ import numpy as np
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import Progress
-from andersonn_core.results import Event, Status
+from andersonn_core.results import RUNNING, Event, Status
 
-RUNNING = -1  # not a Status: no result ever holds it
 DIVERGENCE = 1e6  # a residual this many times the first means divergence
 STALL = 0.99  # the best residual must shrink to this fraction within max(50, 5 window) evaluations
 

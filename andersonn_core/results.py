@@ -47,6 +47,9 @@ _ADVICE = {
 }
 
 
+RUNNING = -1  # not a Status: no result ever holds it
+
+
 class Event(IntFlag):
     """What the method did at an evaluation, apart from an ordinary step; flags add up."""
 

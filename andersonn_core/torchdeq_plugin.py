@@ -35,8 +35,7 @@ from torch import Tensor
 from andersonn_core.arrays import Flags
 from andersonn_core.driver import Driver, SolveKnobs, Step
 from andersonn_core.methods import METHODS, Anderson, Broyden, MethodSpec
-from andersonn_core.referee import RUNNING
-from andersonn_core.results import SolveResult
+from andersonn_core.results import RUNNING, SolveResult
 from andersonn_core.runcard import RunCard
 from andersonn_core.specs import KnobError
 

@@ -21,7 +21,7 @@ CORE = ROOT / "andersonn_core"
 ORDER = """
     arrays compiling specs results runcard words student layout memory least_squares timing
     cost_model machine work cells data models weights
-    kernels methods problems
+    kernels device methods problems
     referee recorder driver solve
     staircase comparable paired crossover prediction curves polynomial roofline deq optimizers
     training

@@ -1,0 +1,77 @@
+"""The three kernels of a step that never waits for the device, and who does them where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from andersonn_core.device.buffers import DeviceState
+from andersonn_core.device.torch_kernels import TorchKernels
+
+LARGEST_WINDOW = 32  # of the fused kernels, which keep an m x m matrix in registers
+
+
+class Kernels(Protocol):
+    """A step is `advance`, `solve`, `mix`, in this order, at every evaluation.
+
+    The host reads no value of the device in any of them, so that a step can be captured. `slot` is
+    (evaluation - 2) modulo m, and None at the first evaluation, which has no difference yet.
+    """
+
+    def parts(self, batch: int, n: int) -> int:
+        """In how many partial sums `advance` leaves each inner product of such a state."""
+        ...
+
+    def advance(
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
+    ) -> None:  # (B, n) each
+        """G = f(z) - z and the newest differences, with their inner products, in one pass.
+
+        Of samples that run; others keep theirs, and have zeros for sums.
+        """
+        ...
+
+    def solve(self, state: DeviceState, slot: int | None) -> None:
+        """Judge, store the Gram matrix's row, solve for gamma; one row of the records."""
+        ...
+
+    def mix(
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, out: Tensor
+    ) -> None:  # (B, n) each
+        """Out = z + mixing g - dU^T gamma for samples that go on, z for others.
+
+        Where the best iterate was `last_z` and the newest is worse, `last_z` is saved first: `out`
+        may be its memory.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which kernels a device gets, and why; None where it can have none."""
+
+    kernels: Kernels | None
+    reason: str
+
+
+def kernels_for(device: torch.device, dtype: torch.dtype, window: int) -> Choice:
+    """The fastest kernels for states of this type and a window of so many differences."""
+    if device.type == "mps" or dtype not in (torch.float32, torch.float64):
+        lacking = "has no float64" if device.type == "mps" else f"cannot take {dtype} states"
+        return Choice(None, f"{device.type} {lacking}: the small systems are solved on the host")
+    if device.type != "cuda":
+        return Choice(TorchKernels(), f"torch's operations: {device.type} has no fused kernels")
+    if window > LARGEST_WINDOW:
+        why = f"the fused kernels end at window = {LARGEST_WINDOW}, and this is {window}"
+        return Choice(TorchKernels(), f"torch's operations: {why}")
+    if find_spec("triton") is None:
+        why = "triton is not installed; `pip install triton` brings the fused kernels"
+        return Choice(TorchKernels(), f"torch's operations: {why}")
+    # Imported here: it is optional, and takes a second.
+    from andersonn_core.device.triton_kernels import TritonKernels
+
+    return Choice(TritonKernels(), "fused kernels by Triton")

@@ -1,0 +1,261 @@
+"""The kernels as torch's operations: the reference, on any device with float64.
+
+Selections are made by torch.where, since 0 times NaN is NaN, and shapes never depend on values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from andersonn_core.device.buffers import DeviceState
+from andersonn_core.results import RUNNING, Event, Status
+
+
+class TorchKernels:
+    """Operations on whole tensors; sums are in one part."""
+
+    def parts(self, batch: int, n: int) -> int:
+        """One."""
+        return 1
+
+    def advance(
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
+    ) -> None:  # (B, n) each
+        """G, dg, du and their sums; see `Kernels`."""
+        running = (state.status == RUNNING)[:, None]
+        g, squares = f_z - z, torch.zeros_like(state.squares[:, 0])
+        if slot is not None:
+            dz, dg = z - last_z, g - state.g
+            du = dz.add(dg, alpha=state.rules.mixing)
+            for ring, new in ((state.dg[slot], dg), (state.du[slot], du)):
+                ring.copy_(torch.where(running, new.to(ring.dtype), ring))
+            squares[:, 2] = _square(dz)
+            columns = state.dg.to(g.dtype)
+            active = (state.scale > 0) & running
+            active[:, slot] = running[:, 0]
+            for row, vector in enumerate((columns[slot], g)):
+                sums = _inner(columns, vector)
+                state.products[:, 0, row] = torch.where(active, sums, 0.0)
+        squares[:, 0], squares[:, 1] = _square(g), _square(f_z)
+        squares[:, 3] = (~torch.isfinite(f_z)).sum(1)
+        state.squares[:, 0] = torch.where(running, squares, 0.0)
+        state.g.copy_(torch.where(running, g, state.g))
+
+    def solve(self, state: DeviceState, slot: int | None) -> None:
+        """The small work, for all samples at once; see `Kernels`."""
+        sums = state.squares.sum(1)
+        ran, residual, relative = _judge(state, sums)
+        going = state.status == RUNNING
+        step = _Step.plain(residual)
+        state.gamma.zero_()
+        if slot is not None:
+            row, rhs = state.products.double().sum(1).unbind(1)
+            step = _weights(state, slot, going, row, rhs, residual)
+            if slot == 0:
+                ratio = (sums[:, 2] / row[:, 0]).sqrt()
+                state.stretch.copy_(
+                    torch.where(going, torch.fmax(state.stretch, ratio), state.stretch)
+                )
+        _record(state, ran, going, (relative, residual, state.best_score), step)
+
+    def mix(
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, out: Tensor
+    ) -> None:  # (B, n) each
+        """One pass for each column; see `Kernels`."""
+        state.best.copy_(torch.where(state.evicted[:, None], last_z, state.best))
+        total = torch.zeros_like(z)
+        for column, weight in zip(state.du, state.gamma.to(z.dtype).T[..., None], strict=True):
+            total += torch.where(weight != 0, weight * column.to(z.dtype), 0.0)
+        if state.rules.mixing == 1.0:
+            step = f_z - total
+        else:
+            step = z + (state.rules.mixing * state.g - total)
+        out.copy_(torch.where((state.status == RUNNING)[:, None], step, z))
+
+
+@dataclass
+class _Step:
+    """What the records say of a step, (B,) each."""
+
+    gain: Tensor
+    weight_norm: Tensor
+    condition: Tensor
+    depth: Tensor
+    event: Tensor
+
+    @classmethod
+    def plain(cls, residual: Tensor) -> _Step:  # (B,)
+        """A step without differences."""
+        one, zero = torch.ones_like(residual), torch.zeros_like(residual)
+        return cls(one, zero, one, zero, zero.to(torch.int16))
+
+
+def _square(values: Tensor) -> Tensor:  # (B, n) -> (B,)
+    return torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square()
+
+
+def _inner(columns: Tensor, vector: Tensor) -> Tensor:  # (m, B, n), (B, n) -> (B, m)
+    return torch.bmm(vector[:, None, :], columns.permute(1, 2, 0))[:, 0]
+
+
+# -- the stop tests, as `Referee` and `Progress` make them --------------------------------------
+
+
+def _judge(state: DeviceState, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, 4)
+    """Statuses and the best so far; who ran, ||g|| and ||g|| / ||f(z)||, (B,) each."""
+    rules, ran = state.rules, state.status == RUNNING
+    residual = sums[:, 0].sqrt()
+    scale = sums[:, 1].sqrt().clamp(min=torch.finfo(state.g.dtype).tiny)
+    relative = residual / scale
+    first = ran & (state.evals == 0)
+    largest = torch.finfo(torch.float64).max
+    limit = (rules.divergence * residual).clamp(max=largest)
+    state.limit.copy_(torch.where(first, limit, state.limit))
+    state.evals += ran
+    improved = ran & (relative < state.best_score)  # False for NaN
+    state.evicted.copy_(state.newest & ran & ~improved)
+    state.best_score.copy_(torch.where(improved, relative, state.best_score))
+    met = (residual <= rules.atol + rules.rtol * scale) & (scale < torch.inf)
+    verdict = _verdict(state, residual, scale, met, sums[:, 3] > 0)
+    state.newest.copy_(torch.where(ran, improved | met, state.newest))
+    state.status.copy_(torch.where(ran, verdict, state.status))
+    return ran, residual, relative
+
+
+def _verdict(
+    state: DeviceState, residual: Tensor, scale: Tensor, met: Tensor, broken: Tensor
+) -> Tensor:  # (B,) each
+    """A later line outranks those before. A norm may overflow though all entries are finite."""
+    finite = torch.isfinite(residual) & torch.isfinite(scale)
+    reasons = (
+        (state.evals >= state.rules.max_iter, Status.MAX_ITER),
+        (_stalled(state), Status.STALLED),
+        ((residual > state.limit) | ~finite, Status.DIVERGED),
+        (~finite & broken, Status.NONFINITE),
+        (met, Status.CONVERGED),
+    )
+    verdict = torch.full_like(state.status, RUNNING)
+    for flags, status in reasons:
+        verdict = torch.where(flags, torch.full_like(verdict, status), verdict)
+    return verdict
+
+
+def _stalled(state: DeviceState) -> Tensor:  # (B,)
+    """The best residual improved too little within `patience` evaluations."""
+    rules = state.rules
+    if not (rules.patience and rules.rtol):
+        return torch.zeros_like(state.newest)
+    before = _at(state.records["best"], state.evals - 1 - rules.patience)
+    return (state.evals > rules.patience) & (state.best_score > rules.stall * before)
+
+
+def _at(rows: Tensor, evaluation: Tensor) -> Tensor:  # (K, B), (B,) -> (B,)
+    """What each sample's record says of an evaluation."""
+    return rows.gather(0, _places(rows, evaluation))[0]
+
+
+def _places(rows: Tensor, evaluation: Tensor) -> Tensor:  # (..., K, B), (B,) -> (1, B)
+    return evaluation.long().remainder(rows.shape[-2])[None]
+
+
+def _record(
+    state: DeviceState,
+    ran: Tensor,
+    going: Tensor,
+    judged: tuple[Tensor, Tensor, Tensor],
+    step: _Step,
+) -> None:  # (B,) each
+    """The newest row, of those that ran."""
+    taken = step.gain, step.weight_norm, step.condition, step.depth
+    shown = [torch.where(going, values, torch.nan) for values in taken]
+    relative, residual, best = judged
+    numbers = torch.stack([relative, residual, best, *shown])[:, None]  # (7, 1, B)
+    event = torch.where(going, step.event, 0)[None]
+    for rows, values in ((state.records.numbers, numbers), (state.records.event, event)):
+        places = _places(rows, state.evals - 1).expand(values.shape)
+        dim = rows.dim() - 2
+        old = rows.gather(dim, places)
+        rows.scatter_(dim, places, torch.where(ran, values, old))
+
+
+# -- the least-squares problem, as `ScaledGram` solves it ----------------------------------------
+
+
+def _weights(
+    state: DeviceState, slot: int, going: Tensor, row: Tensor, rhs: Tensor, residual: Tensor
+) -> _Step:  # (B,), (B, m), (B, m), (B,)
+    """Store the newest difference, factor, solve for gamma; forget a window that is spent."""
+    rules = state.rules
+    restarted = going & (state.count >= rules.window) & (not rules.sliding)
+    lost = _store(state, slot, going, row)
+    lower, dropped = _factor(state, slot, going)
+    lost = lost | dropped
+    used = state.scale > 0
+    target = torch.where(used, state.scale * rhs, 0.0)[..., None]
+    ahead = torch.linalg.solve_triangular(lower, target, upper=False)
+    behind = torch.linalg.solve_triangular(lower.mT, ahead, upper=True)
+    removed = (ahead**2).sum((1, 2)) + rules.ridge * (behind**2).sum((1, 2))
+    gamma = torch.where(used & going[:, None], behind[..., 0] * state.scale, 0.0)
+    state.gamma.copy_(gamma)
+    count = torch.where(restarted, 0, state.count) + 1
+    state.count.copy_(torch.where(going, count, state.count))
+    pivots = lower.diagonal(dim1=1, dim2=2)
+    event = int(Event.RESTART) * restarted.to(torch.int16) + int(Event.DROP) * lost.to(torch.int16)
+    if not rules.sliding:
+        _empty(state, going & (state.count >= rules.window))
+    return _Step(
+        gain=(1 - removed / residual**2).clamp(min=0.0).sqrt(),
+        weight_norm=gamma.abs().sum(1),
+        condition=(pivots.amax(1) / pivots.amin(1)) ** 2,
+        depth=used.sum(1).double(),
+        event=event,
+    )
+
+
+def _empty(state: DeviceState, samples: Tensor) -> None:  # (B,)
+    """Forget all columns of some samples."""
+    eye = torch.eye(state.rules.window, dtype=torch.float64, device=samples.device)
+    state.matrix.copy_(torch.where(samples[:, None, None], eye, state.matrix))
+    state.scale.copy_(torch.where(samples[:, None], 0.0, state.scale))
+
+
+def _store(state: DeviceState, slot: int, going: Tensor, row: Tensor) -> Tensor:
+    """Scale a row (B, m) to unit diagonal; whose new column is zero or not finite, (B,)."""
+    square = row[:, slot]
+    good = (square > 0) & (square < torch.inf)  # both False for NaN
+    unit = torch.where(good, 1 / square.sqrt(), 0.0)
+    used = (state.scale > 0) & good[:, None]
+    values = torch.where(used, row * state.scale * unit[:, None], 0.0)
+    # Not 1: it rounds as the others do.
+    values[:, slot] = torch.where(good, square * unit * unit + state.rules.ridge, 1.0)
+    for line in (state.matrix[:, slot], state.matrix[:, :, slot]):
+        line.copy_(torch.where(going[:, None], values, line))
+    state.scale[:, slot] = torch.where(going, unit, state.scale[:, slot])
+    return going & ~good
+
+
+def _factor(state: DeviceState, slot: int, going: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky's L (B, m, m) without the oldest columns for which it fails; who lost one (B,).
+
+    Every number of dropped columns is tried at once: which one is taken stays on the device.
+    """
+    size, device = state.rules.window, state.scale.device
+    every = torch.arange(size, device=device)
+    age = (slot - every).remainder(size)
+    kept = age[None] < torch.arange(size, -1, -1, device=device)[:, None]  # (m + 1, m)
+    eye = torch.eye(size, dtype=torch.float64, device=device)
+    tried = torch.where(kept[:, :, None] & kept[:, None, :], state.matrix[:, None], eye)
+    lower, failed = torch.linalg.cholesky_ex(tried)  # (B, m + 1, m, m)
+    squares = lower.diagonal(dim1=2, dim2=3) ** 2
+    fine = (failed == 0) & (squares >= state.rules.precision).all(2)
+    first = torch.where(fine, torch.arange(size + 1, 0, -1, device=device), 0).argmax(1)
+    taken = first[:, None, None, None]
+    keep = kept[first]  # (B, m)
+    dropped = going & ((state.scale > 0) & ~keep).any(1)
+    state.scale.copy_(torch.where(keep | ~going[:, None], state.scale, 0.0))
+    matrix = torch.take_along_dim(tried, taken, 1)[:, 0]
+    state.matrix.copy_(torch.where(going[:, None, None], matrix, state.matrix))
+    return torch.take_along_dim(lower, taken, 1)[:, 0], dropped

@@ -1,0 +1,109 @@
+"""What the tests of the step on the device share: maps, a plain loop, and a watch on reads."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from andersonn_core.device import DeviceState, Rules
+from andersonn_core.least_squares import default_regularization
+from andersonn_core.referee import DIVERGENCE, STALL
+
+
+def draw(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def affine(batch=4, n=23):
+    """Contractions of different speed: samples stop at different evaluations."""
+    matrix = torch.linalg.qr(draw(n, n))[0] * 0.9
+    offset, factor = draw(batch, n, seed=1), torch.linspace(0.1, 1, batch, dtype=torch.float64)
+    return lambda z: factor[:, None] * (z @ matrix) + offset, torch.zeros_like(offset)
+
+
+def tanh(batch=3, n=17):
+    matrix, offset = draw(n, n) * (1.4 / n**0.5), draw(batch, n, seed=1)
+    return lambda z: torch.tanh(z @ matrix + offset), draw(batch, n, seed=2)
+
+
+def broken(batch=4, n=9):
+    """One sample turns NaN at its fourth evaluation, one diverges, one is at its fixed point."""
+    f, z0 = affine(batch, n)
+    z0[3] = f(z0)[3]
+    calls = [0]
+
+    def g(z):
+        calls[0] = calls[0] + 1
+        values = f(z)
+        if calls[0] >= 4:
+            values[1, 0] = torch.nan
+        values[2] = z[2] ** 3 * 1e3 + 2
+        values[3] = z[3]
+        return values
+
+    return g, z0
+
+
+maps = {"affine": affine, "tanh": tanh, "broken": broken}
+
+
+def rules_for(z, method, *, rtol, max_iter):
+    """What the driver and the method would fix for these knobs."""
+    eps = torch.finfo(z.dtype).eps
+    return Rules(
+        window=min(method.window, z.shape[1]),
+        ridge=default_regularization(z.dtype)
+        if method.regularization is None
+        else method.regularization,
+        precision=eps,
+        rtol=rtol,
+        max_iter=max_iter,
+        mixing=method.mixing,
+        sliding=method.restart == "never",
+        divergence=DIVERGENCE,
+        stall=STALL,
+        patience=max(50, 5 * method.window),
+    )
+
+
+@dataclass
+class Found:
+    state: DeviceState
+    answer: torch.Tensor
+
+
+def drive(kernels, f, z0, rules, ring=None, steps=None):
+    """Evaluate and step in two buffers in turn, with nothing fancy."""
+    rows = max(rules.max_iter, rules.patience + 1)
+    state = DeviceState.of(z0, rules, kernels.parts(*z0.shape), rows, ring)
+    z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
+    for evaluation in range(steps or rules.max_iter):
+        slot = (evaluation - 1) % rules.window if evaluation else None
+        f_z = f(z)
+        kernels.advance(state, z, last_z, f_z, slot)
+        kernels.solve(state, slot)
+        kernels.mix(state, z, last_z, f_z, last_z)
+        z, last_z = last_z, z
+    return Found(state, torch.where(state.newest[:, None], z, state.best))
+
+
+class NoReads(TorchDispatchMode):
+    """Counts every operation that makes the host wait for a value of the device, and all others."""
+
+    WAITING = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "unique",
+        "repeat_interleave.Tensor",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operations.append(str(function).removeprefix("aten."))
+        return function(*args, **(kwargs or {}))
