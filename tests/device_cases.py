@@ -27,17 +27,18 @@ def tanh(batch=3, n=17):
 
 
 def broken(batch=4, n=9):
-    """One sample turns NaN at its fourth evaluation, one diverges, one is at its fixed point."""
+    """One sample turns NaN at its fourth evaluation, one diverges at its fifth, one is at its fixed point."""
     f, z0 = affine(batch, n)
     z0[3] = f(z0)[3]
     calls = [0]
 
     def g(z):
-        calls[0] = calls[0] + 1
+        calls[0] += 1
         values = f(z)
         if calls[0] >= 4:
             values[1, 0] = torch.nan
-        values[2] = z[2] ** 3 * 1e3 + 2
+        if calls[0] >= 5:
+            values[2] = z[2] + 1e9
         values[3] = z[3]
         return values
 
@@ -75,7 +76,7 @@ class Found:
 def drive(kernels, f, z0, rules, ring=None, steps=None):
     """Evaluate and step in two buffers in turn, with nothing fancy."""
     rows = max(rules.max_iter, rules.patience + 1)
-    state = DeviceState.of(z0, rules, kernels.parts(*z0.shape), rows, ring)
+    state = DeviceState.of(z0, rules, kernels.parts(*z0.shape, rules.window), rows, ring)
     z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
     for evaluation in range(steps or rules.max_iter):
         slot = (evaluation - 1) % rules.window if evaluation else None

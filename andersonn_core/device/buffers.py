@@ -6,7 +6,7 @@ The host decides the slot, since all samples store at the same evaluation, and r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ NUMBERS = (
     "condition",
     "depth",
 )
+# The numbers of `DeviceState.knobs`, in this order.
+KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence", "stall")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class DeviceState:
     """
 
     rules: Rules
+    knobs: Tensor  # KNOBS of the rules, float64: as arguments they would be rounded to float32
     g: Tensor  # (B, n) the newest residual
     du: Tensor  # (m, B, n) in the ring's type
     dg: Tensor  # (m, B, n)
@@ -101,16 +104,18 @@ class DeviceState:
         def full(value: float, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.full(shape, value, dtype=dtype, device=device)
 
+        of_doubles: Any = {"dtype": torch.float64, "device": device}
         numbers = full(torch.nan, len(NUMBERS), rows, batch)
         return cls(
             rules=rules,
+            knobs=torch.tensor([getattr(rules, name) for name in KNOBS], **of_doubles),
             g=torch.zeros_like(z),
             du=torch.zeros(m, batch, n, dtype=ring or z.dtype, device=device),
             dg=torch.zeros(m, batch, n, dtype=ring or z.dtype, device=device),
             best=z.clone(),
             products=z.new_zeros(batch, parts, 2, m),
             squares=full(0.0, batch, parts, 4),
-            matrix=torch.eye(m, dtype=torch.float64, device=device).repeat(batch, 1, 1),
+            matrix=torch.eye(m, **of_doubles).repeat(batch, 1, 1),
             scale=full(0.0, batch, m),
             gamma=full(0.0, batch, m),
             count=full(0, batch, dtype=torch.int32),

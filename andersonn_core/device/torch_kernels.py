@@ -17,7 +17,7 @@ from andersonn_core.results import RUNNING, Event, Status
 class TorchKernels:
     """Operations on whole tensors; sums are in one part."""
 
-    def parts(self, batch: int, n: int) -> int:
+    def parts(self, batch: int, n: int, window: int) -> int:
         """One."""
         return 1
 
