@@ -27,7 +27,7 @@ from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 
 RESULTS = Path(__file__).parent / "results" / "wall.json"
-ROUNDS = 5
+ROUNDS, MORE = 5, 25  # more where a round's solve is short, and its ratio noisy
 METHODS: dict[str, MethodSpec] = {
     "forward": Picard(),
     "Anderson 5": Anderson(),
@@ -35,7 +35,7 @@ METHODS: dict[str, MethodSpec] = {
     "Auto": Auto(),
 }
 AUTO_LEAST = 0.95
-ENOUGH = 0.1  # seconds that a method computes in a round, by so many solves
+ENOUGH = 0.05  # seconds that a method computes in a round, by so many solves
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def measure(case: Case) -> dict[str, Any]:
     counts = {name: max(1, round(ENOUGH / taken)) for name, (taken, _) in first.items()}
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     results = {}
-    for turn in range(ROUNDS):
+    for turn in range(ROUNDS if counts["forward"] == 1 else MORE):
         for name in in_turn(turn):
             taken, results[name] = timed(name, counts[name])
             seconds[name].append(taken)

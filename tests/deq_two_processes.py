@@ -1,7 +1,7 @@
 """What test_deq_training_tools.py runs under torchrun: each rank a half of one batch.
 
 Rank 0 writes what it found to the file that it is given: the averaged gradients, the evaluations
-of each rank, and what happens with a parameter that is not used.
+of each rank, who waited for whom, and what happens with a parameter that is not used.
 """
 
 import sys
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from andersonn_core import DEQ, Anderson
+from andersonn_core.deq import Balance
 
 
 class Model(nn.Module):
@@ -57,19 +58,23 @@ def main() -> None:
     torch.set_num_threads(1)
     half = batch()[4 * rank : 4 * rank + 4]
     model = DistributedDataParallel(Model(), find_unused_parameters=True)
+    balance = Balance(model.module.deq)
     for _ in range(2):  # the second pass would hang or fail if the first left anything undone
         model.zero_grad(set_to_none=True)
         model(half).backward()
+        balance.step()
     found = gradients(model)
     deq = model.module.deq
     counts = torch.tensor([deq.last_forward.num_evals, deq.last_adjoint.num_evals])
     everyone = [torch.zeros_like(counts) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, counts)
+    report = balance.report()
     strict = DistributedDataParallel(Model())
     strict(half).backward()
     refusal = message(lambda: strict(half).backward())
     if rank == 0:
-        torch.save({"gradients": found, "evals": everyone, "refusal": refusal}, sys.argv[1])
+        results = {"gradients": found, "evals": everyone, "refusal": refusal}
+        torch.save(results | {"balance": report.frame.to_dict("list")}, sys.argv[1])
     dist.destroy_process_group()
 
 

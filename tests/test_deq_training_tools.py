@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from deq_cases import EXACT, Named, dense, gradients, inputs, layer
@@ -16,9 +18,10 @@ from deq_two_processes import gradients as gradients_of
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from andersonn_core import DEQ, Anderson
+from andersonn_core import DEQ, Anderson, KnobError
 from andersonn_core.cells import ConvCell, DenseCell
-from andersonn_core.deq import GRADIENTS, Tally
+from andersonn_core.deq import GRADIENTS, Balance, Tally
+from andersonn_core.deq.balance import balance_of
 
 HERE = Path(__file__).parent
 
@@ -181,6 +184,46 @@ def test_two_processes_find_the_gradient_of_the_whole_batch(tmp_path):
     for name, gradient in expected.items():
         torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-7, atol=1e-10)
     assert "find_unused_parameters" in found["refusal"]  # as of any other module
+    told = pd.DataFrame(found["balance"])
+    assert told["forward_evals"].tolist() == [first[0], second[0]]
+    assert told["adjoint_evals"].tolist() == [first[1], second[1]]
+    both = told["solve_seconds"] + told["waited_seconds"]  # all ranks end a step together
+    np.testing.assert_allclose(both, both[0])
+    assert told["slowest"].sum() == told["steps"][0] == 2
+
+
+# balance
+
+
+def test_ranks_wait_for_the_slowest_in_every_step():
+    steps = np.array([[[9, 8, 1.0], [5, 5, 4.0]], [[4, 3, 3.0], [2, 2, 2.0]]])  # (R, S, columns)
+    report = balance_of(steps)
+    assert report.frame["solve_seconds"].tolist() == [5.0, 5.0]
+    assert report.frame["waited_seconds"].tolist() == [2.0, 2.0]
+    assert report.frame["slowest"].tolist() == [1, 1]
+    assert report.frame["forward_evals"].tolist() == [7.0, 3.0]
+    assert report.waited == 4 / 14
+    assert "29 % of their time" in str(report)
+
+
+def test_what_balance_cannot_tell_is_said():
+    with pytest.raises(KnobError, match="at least one DEQ"):
+        Balance()
+    with pytest.raises(ValueError, match="noted 2, 1 steps"):
+        balance_of([np.ones((2, 3)), np.ones((1, 3))])
+    deq = layer(dense())
+    balance = Balance(deq)
+    with pytest.raises(ValueError, match="at least once"):
+        balance.report()
+    with pytest.raises(RuntimeError, match="once a batch"):
+        balance.step()
+    deq(inputs()).sum().backward()
+    balance.step()
+    with pytest.raises(RuntimeError, match="once a batch"):
+        balance.step()
+    alone = balance.report()
+    assert alone.waited == 0.0 and "waited for none" in str(alone)
+    assert alone.frame["adjoint_evals"].tolist() == [deq.last_adjoint.num_evals]
 
 
 # files and copies

@@ -1,6 +1,7 @@
 """Deep equilibrium layers: the layer, gradients through it, what keeps it stable."""
 
 from andersonn_core.deq.adjoint import AdjointWarning
+from andersonn_core.deq.balance import Balance, BalanceReport
 from andersonn_core.deq.correction import KeptIterates, correction_loss, intermediate_states
 from andersonn_core.deq.dropout import VariationalDropout
 from andersonn_core.deq.gradients import (
@@ -21,6 +22,8 @@ __all__ = [
     "DEQ",
     "GRADIENTS",
     "AdjointWarning",
+    "Balance",
+    "BalanceReport",
     "EquilibriumKnobs",
     "GradientSpec",
     "Implicit",

@@ -149,7 +149,8 @@ def epoch_words(passes: float) -> str:
 
 
 def _speedup(point: Point) -> str:
-    return f"{'at least ' if point.bound else ''}{ratio_text(point.speedup)}"
+    ratio = ratio_text(point.speedup)
+    return f"at least {ratio} (forward iteration was cut off)" if point.bound else ratio
 
 
 def status(race: Race | None, mine: bool, notice: str = "") -> str:
