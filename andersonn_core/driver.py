@@ -15,9 +15,10 @@ from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits, solve_bytes
 from andersonn_core.methods import MethodSpec, MethodState
+from andersonn_core.outcome import result_of
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import Referee, Rows
-from andersonn_core.results import RUNNING, Event, History, SolveResult, Status
+from andersonn_core.results import RUNNING, SolveResult, Status
 from andersonn_core.runcard import RunCard
 from andersonn_core.specs import Spec, knob
 from andersonn_core.timing import PartTimer, clock_for
@@ -82,7 +83,7 @@ class Driver:
     ) -> None:
         self.layout = StateLayout.of(z0, knobs.batch_dims)
         self.working = self.layout.working_dtype
-        _check_memory(self.layout, method)
+        check_memory(self.layout, method)
         self.f, self.method, self.knobs, self.card = f, method, knobs, card
         self.on_step, self.should_stop = on_step, should_stop
         self.clock = clock_for(self.layout.device)
@@ -313,68 +314,14 @@ class Driver:
         )
 
     def _result(self) -> SolveResult:
-        history = self.recorder.history()
-        residual, relative = _of_answer(history, self.referee.status, self.confirmed_from)
-        result = SolveResult(
-            z=self.layout.unpack(self.answer),
-            status=torch.from_numpy(self.referee.status.copy()),
-            num_evals=self.num_evals,
-            sample_evals=history.sample_evals,
-            relative_residual=relative,
-            history=history,
-            diagnostics=_counts(history) | {"compactions": self.compactions},
-            error_estimate=residual * self._stretch(history),
-            card=self.card,
-            notes=self.notes + self.state.notes(),
-        )
-        result.card = self.card.with_summary(result)
-        return result
-
-    def _stretch(self, history: History) -> Tensor:  # (B,)
-        """About ||(I - J)^-1||; forward iteration knows it from its rate r: mixing / (1 - r)."""
-        stretch = torch.from_numpy(self.stretch)
-        rows, evals = history.residual, len(history.residual)
-        if evals < 2:
-            return stretch
-        last = (history.sample_evals - 1).clamp(min=1)[None, :]
-        rate = (rows.gather(0, last) / rows.gather(0, last - 1))[0]
-        own = history.mixing.gather(0, last - 1)[0] / (1 - rate).clamp(min=0)
-        return torch.where(torch.isnan(stretch), own, stretch)
+        return result_of(
+            self.layout.unpack(self.answer), self.referee.status.copy(), self.recorder.history(),
+            self.card, stretch=self.stretch, notes=self.notes + self.state.notes(),
+            counted={"compactions": self.compactions}, confirmed_from=self.confirmed_from,
+        )  # fmt: skip
 
 
-def _of_answer(history: History, status: Any, start: int) -> tuple[Tensor, Tensor]:  # (B,), (B,)
-    """Residual and relative residual of the answer: the converged row, else the best one.
-
-    Once the whole batch was evaluated to confirm (row `start`), only what the whole map said
-    counts.
-    """
-    rows, residual = history.relative_residual[start:], history.residual[start:]
-    if not len(rows):
-        nothing = rows.new_full((rows.shape[1],), torch.nan)
-        return nothing, nothing
-    shown = ~torch.isnan(rows)
-    newest = (shown * torch.arange(len(rows))[:, None]).amax(0)
-    best = rows.nan_to_num(nan=torch.inf).argmin(0)
-    row = torch.where(torch.from_numpy(status == Status.CONVERGED), newest, best)[None, :]
-    return residual.gather(0, row)[0], rows.gather(0, row)[0]
-
-
-def _counts(history: History) -> dict[str, int]:
-    flags = {
-        "restarts": Event.RESTART,
-        "fallbacks": Event.FALLBACK,
-        "rejects": Event.REJECT,
-        "drops": Event.DROP,
-        "plain_steps": Event.PLAIN,
-        "deflations": Event.DEFLATE,
-        "probes": Event.PROBE,
-        "heavy_weights": Event.HEAVY,
-        "filtered_steps": Event.FILTER,
-    }
-    return {name: int(((history.event & int(flag)) != 0).sum()) for name, flag in flags.items()}
-
-
-def _check_memory(layout: StateLayout, method: MethodSpec) -> None:
+def check_memory(layout: StateLayout, method: MethodSpec) -> None:
     """Refuse a solve whose workspace would not fit, before anything is computed."""
     needed = solve_bytes(method, layout.batch, layout.elements, layout.working_dtype)
     what = f"a solve of {layout.batch} samples of {layout.elements} elements with {method.label}"

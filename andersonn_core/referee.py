@@ -20,6 +20,11 @@ STALL = 0.99  # the best residual must shrink to this fraction within max(50, 5 
 Rows = slice | Counts  # which samples of the batch are evaluated
 
 
+def least_patience(window: int) -> int:
+    """Evaluations without progress after which a sample has stalled."""
+    return max(50, 5 * window)
+
+
 class Referee:
     """The statuses (B,) of a batch and what they are judged by."""
 
@@ -27,7 +32,7 @@ class Referee:
         self.rtol, self.atol = rtol, atol
         self.status = np.full(batch, RUNNING, np.int8)
         self._limit = np.full(batch, np.inf)  # ||g|| above which a sample diverges
-        self._wait = max(50, 5 * window)  # the least patience
+        self._wait = least_patience(window)
         self._patience = np.full(batch, self._wait)
         self._since = np.zeros(batch, np.int64)  # the evaluation from which on it is expected
 
@@ -65,7 +70,7 @@ class Referee:
         if evaluation == 1:
             self._limit[rows] = np.minimum(DIVERGENCE * residual, np.finfo(np.float64).max)
         met = self.met(residual, scale)
-        stalled = self._stalled(rows, evaluation, progress)
+        stalled = self.stalled(rows, evaluation, progress)
         # Without an end in sight, which is the rule, two comparisons are all.
         tame = np.count_nonzero(residual <= self._limit[rows]) == len(residual)  # False for NaN
         if last or stalled is not None or not tame or np.count_nonzero(met):
@@ -104,7 +109,8 @@ class Referee:
         self._since[rows] = np.where(plain, evaluation, self._since[rows])
         self._patience[rows] = np.where(fell_back, 2, 1) * self._patience[rows]
 
-    def _stalled(self, rows: Rows, evaluation: int, progress: Progress) -> Flags | None:
+    def stalled(self, rows: Rows, evaluation: int, progress: Progress) -> Flags | None:
+        """Which rows improved too little in their patience; None: nobody."""
         stuck = progress.stuck(STALL, self._wait)
         if stuck is None or self.rtol == 0:
             return None

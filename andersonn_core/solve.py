@@ -48,7 +48,7 @@ class SolveSpec(SolveKnobs):
             problem.z0.device,
             self.problem.data_hashes(),
         )
-        return Driver(problem.f, problem.z0, self.method, self, card, on_step, should_stop).run()
+        return run(problem.f, problem.z0, self.method, self, card, on_step, should_stop)
 
 
 def solve(
@@ -99,4 +99,27 @@ def solve(
     record = knobs.to_dict() | {"problem": None, "map": name, "method": method.to_dict()}
     layout = StateLayout.of(z0, batch_dims)
     card = RunCard.capture(record, None, None, layout.device)
-    return Driver(f, z0, method, knobs, card, on_step, should_stop).run()
+    return run(f, z0, method, knobs, card, on_step, should_stop)
+
+
+def run(
+    f: Callable[[Any], Any],
+    z0: Any,
+    method: MethodSpec,
+    knobs: SolveKnobs,
+    card: RunCard,
+    on_step: Callable[[Step], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> SolveResult:
+    """Solve on a GPU without waiting for it where the knobs allow that, else step by step."""
+    arguments = f, z0, method, knobs, card, on_step, should_stop
+    if StateLayout.of(z0, knobs.batch_dims).device.type != "cuda":
+        return Driver(*arguments).run()
+    from andersonn_core.device.driver import DeviceDriver, obstacle
+
+    reason = obstacle(method, knobs)
+    if not reason:
+        return DeviceDriver(*arguments).run()  # type: ignore[arg-type]
+    driver = Driver(*arguments)
+    driver.notes = (f"every step waits for the host: {reason}",)
+    return driver.run()

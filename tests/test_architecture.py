@@ -21,8 +21,8 @@ CORE = ROOT / "andersonn_core"
 ORDER = """
     arrays compiling specs results runcard words student layout memory least_squares timing
     cost_model machine work cells data models weights
-    kernels device methods problems
-    referee recorder driver solve
+    kernels methods problems
+    referee recorder outcome driver device solve
     staircase comparable paired crossover prediction curves polynomial roofline deq optimizers
     training
     store sweeps

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from device_cases import NoReads, drive, maps, rules_for
+from device_cases import drive, maps, rules_for
 
 from andersonn_core import Anderson, solve
-from andersonn_core.device import DeviceState, Rules, TorchKernels, kernels_for
-from andersonn_core.least_squares import ScaledGram, condition
-from andersonn_core.results import RUNNING, Event, Status
+from andersonn_core.device import TorchKernels
 
 SEEDS = [0, 1, 2]
 

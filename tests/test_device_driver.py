@@ -1,0 +1,153 @@
+"""A solve on the device takes the driver's steps, and the host waits for none of them."""
+
+import numpy as np
+import pytest
+import torch
+from device_cases import Operations, affine, broken, tanh
+
+from andersonn_core import PROBLEMS, Anderson, Picard, Status, solve
+from andersonn_core.device.driver import DeviceDriver, obstacle
+from andersonn_core.device.looks import LAG
+from andersonn_core.driver import SolveKnobs
+from andersonn_core.runcard import RunCard
+
+METHODS = {
+    "full": Anderson(),
+    "sliding, damped": Anderson(restart="never", mixing=0.7),
+    "one difference": Anderson(window=1),
+    "no fallback": Anderson(window=8, regularization=1e-12, fallback=False),
+}
+
+
+def on_device(f, z0, method, on_step=None, should_stop=None, **knobs):
+    card = RunCard.capture({}, None, None, torch.device("cpu"))
+    return DeviceDriver(f, z0, method, SolveKnobs(**knobs), card, on_step, should_stop)
+
+
+def problem(name, **knobs):
+    built = PROBLEMS[name](dtype="float64", **knobs).build()
+    return built.f, built.z0
+
+
+MAPS = {
+    "affine": affine,
+    "tanh": tanh,
+    "poisson": lambda: problem("poisson", size=16),
+    "bratu": lambda: problem("bratu", size=12),
+    "chandrasekhar": lambda: problem("chandrasekhar"),
+    "broken": broken,
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("name", MAPS)
+def test_iterates_counts_and_history_are_the_driver_s(name, method):
+    knobs = {"rtol": 1e-7, "max_iter": 120}
+    expected = solve(*MAPS[name](), method, **knobs)
+    found = on_device(*MAPS[name](), method, **knobs).run()
+    assert found.status.tolist() == expected.status.tolist()
+    assert found.sample_evals.tolist() == expected.sample_evals.tolist()
+    assert found.num_evals == expected.num_evals == len(found.history.residual)
+    assert 0 <= found.diagnostics.pop("surplus_evals") <= LAG
+    assert found.diagnostics == expected.diagnostics
+    torch.testing.assert_close(found.z, expected.z, rtol=1e-6, atol=1e-8, equal_nan=True)
+    for column in ("relative_residual", "residual", "depth", "mixing", "running", "event"):
+        one, other = (getattr(each.history, column) for each in (found, expected))
+        early = slice(0, 7)  # later, rounding has grown
+        torch.testing.assert_close(
+            one[early].double(), other[early].double(), rtol=1e-5, atol=0, equal_nan=True
+        )
+    torch.testing.assert_close(
+        found.relative_residual, expected.relative_residual, rtol=0.2, atol=0, equal_nan=True
+    )
+
+
+def test_no_iteration_waits_for_the_device():
+    f, z0 = tanh()
+    driver = on_device(f, z0, Anderson(), rtol=0.0, max_iter=50)
+    driver._step(1)
+    with Operations() as seen:
+        for evaluation in range(2, 10):
+            driver._step(evaluation)
+            driver.looks.begin(evaluation)
+    assert seen.names and not seen.waiting
+
+
+def test_steps_are_told_in_order_once_and_at_most_so_late():
+    (f, z0), calls, told = affine(), [0], []
+
+    def counted(z):
+        calls[0] += 1
+        return f(z)
+
+    def listen(step):
+        told.append(step.evaluation)
+        assert calls[0] - step.evaluation <= LAG
+        with pytest.raises(RuntimeError, match="under way"):
+            step.z()
+
+    result = on_device(counted, z0, Anderson(), listen, rtol=1e-9, max_iter=200).run()
+    assert told == list(range(1, result.num_evals + 1))
+    assert calls[0] == result.num_evals + result.diagnostics["surplus_evals"]
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2, 3, 5, 8])
+def test_a_cancelled_solve_returns_its_best_iterate(allowed):
+    f, z0 = tanh()
+    left = iter([False] * allowed + [True])
+    result = on_device(f, z0, Anderson(), None, lambda: next(left), rtol=0.0).run()
+    assert result.num_evals == allowed
+    assert (result.status == Status.CANCELLED).all()
+    if allowed:
+        true = (f(result.z) - result.z).norm(dim=1) / f(result.z).norm(dim=1)
+        torch.testing.assert_close(result.relative_residual, true)
+        assert (true <= result.history.relative_residual.amin(0) * (1 + 1e-9)).all()
+
+
+def test_an_exception_of_the_map_passes_with_what_is_known():
+    (f, z0), calls = affine(), [0]
+
+    def failing(z):
+        calls[0] += 1
+        if calls[0] == 6:
+            raise ArithmeticError("six")
+        return f(z)
+
+    with pytest.raises(ArithmeticError, match="six") as caught:
+        on_device(failing, z0, Anderson(), rtol=0.0).run()
+    assert caught.value.partial_result.num_evals == 5
+
+
+def test_samples_that_circle_go_on_with_plain_steps():
+    built = PROBLEMS["digits_deq"](batch_size=64).build()
+    knobs = {"rtol": 1e-5, "max_iter": 600}
+    found = on_device(built.f, built.z0, Anderson(), **knobs).run()
+    alone = on_device(built.f, built.z0, Anderson(fallback=False), **knobs).run()
+    assert found.converged.all() and not alone.converged.all()
+    assert found.diagnostics["fallbacks"] >= 1
+    assert found.diagnostics["plain_steps"] >= 30
+
+
+def test_half_states_are_stepped_in_float32():
+    f, z0 = affine()
+    half = z0.to(torch.bfloat16)
+    result = on_device(lambda z: f(z.double()).to(z.dtype), half, Anderson(), rtol=0.02).run()
+    assert result.z.dtype is torch.bfloat16 and result.converged.all()
+
+
+def test_what_needs_the_host_is_said():
+    knobs = SolveKnobs()
+    assert obstacle(Anderson(), knobs) == ""
+    for method, word in (
+        (Picard(), "forward iteration"), (Anderson(window=0), "window = 0"),
+        (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "mixing"),
+        (Anderson(period=2), "period = 2"), (Anderson(max_growth=2.0), "max_growth"),
+    ):  # fmt: skip
+        assert word in obstacle(method, knobs).lower()
+    assert "compact" in obstacle(Anderson(), SolveKnobs(compact=True))
+
+
+def test_an_empty_batch_is_solved_at_once():
+    result = on_device(lambda z: z, torch.zeros(0, 3), Anderson()).run()
+    assert result.num_evals == 0 and result.z.shape == (0, 3)
+    assert not np.any(result.status.numpy())
