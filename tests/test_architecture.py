@@ -38,7 +38,7 @@ EXCEPTIONS = {
 # Programs that make weights or data stand outside the order, and nothing imports them.
 PROGRAMS = {"weights/train_digits.py"}
 
-# Functions in Triton's own language need it where they are defined; nothing imports these at import.
+# Functions in Triton's language need it where they are defined; nothing else imports it early.
 IN_TRITON = "device/triton_loops.py", "device/triton_kernels.py"
 
 AT_IMPORT_ONLY = {"torch", "numpy", "pandas", "pydantic", "pydantic_core"}
