@@ -77,7 +77,7 @@ def drive(kernels, f, z0, rules, ring=None, state=None):
     """Evaluate and step in two buffers in turn, with nothing fancy."""
     if state is None:
         rows = max(rules.max_iter, rules.patience + 1)
-        state = DeviceState.of(z0, rules, kernels.parts(*z0.shape, rules.window), rows, ring)
+        state = DeviceState.of(z0, rules, kernels.parts(z0, rules.window), rows, ring)
     z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
     for evaluation in range(rules.max_iter):
         slot = (evaluation - 1) % rules.window if evaluation else None

@@ -51,7 +51,7 @@ def kernels(monkeypatch):
 
 def state_for(kernels, z, ring=None, **given):
     rules = Rules(**{"ridge": 1e-12, "precision": 1e-14, "rtol": 0.0, "max_iter": 99} | given)
-    return DeviceState.of(z, rules, kernels.parts(*z.shape, rules.window), 8, ring)
+    return DeviceState.of(z, rules, kernels.parts(z, rules.window), 8, ring)
 
 
 def random_step(kernels, batch, n, m, dtype, ring, seed, mixing=0.7):

@@ -22,7 +22,7 @@ class Kernels(Protocol):
     (evaluation - 2) modulo m, and None at the first evaluation, which has no difference yet.
     """
 
-    def parts(self, batch: int, n: int, window: int) -> int:
+    def parts(self, z: Tensor, window: int) -> int:  # (B, n)
         """In how many partial sums `advance` leaves each inner product of such a state."""
         ...
 

@@ -17,7 +17,7 @@ from andersonn_core.results import RUNNING, Event, Status
 class TorchKernels:
     """Operations on whole tensors; sums are in one part."""
 
-    def parts(self, batch: int, n: int, window: int) -> int:
+    def parts(self, z: Tensor, window: int) -> int:  # (B, n)
         """One."""
         return 1
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from andersonn_core.device import triton_loops
 from andersonn_core.device.buffers import DeviceState
 
-TILE = 4096  # elements that a program has of all its columns: 32 registers in 128 threads
-BLOCKS = 256, 2048  # the fewest and the most of a column
+TILE = 16384  # bytes that a program has of all its columns: 32 registers in 128 threads
+BLOCKS = 128, 2048  # the fewest and the most elements of a column
 WAVE = 528  # programs that run at once: four on each of an H200's 132 multiprocessors
 FEW = 8  # samples up to which one wave does it all; more of them take as many waves: a short tail
 SUMS = 4096  # partial sums that are read at once
@@ -23,10 +23,10 @@ class TritonKernels:
 
     block: int | None = None  # a power of two
 
-    def parts(self, batch: int, n: int, window: int) -> int:
+    def parts(self, z: Tensor, window: int) -> int:  # (B, n)
         """One for each program that a sample has."""
-        blocks = self._blocks(n, window)
-        return -(-blocks // self._tiles(batch, blocks))
+        blocks = self._blocks(z, window)
+        return -(-blocks // self._tiles(len(z), blocks))
 
     def advance(
         self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
@@ -65,12 +65,12 @@ class TritonKernels:
             state.knobs, *sizes, UNDAMPED=state.rules.mixing == 1.0, **columns,
         )  # fmt: skip
 
-    def _block(self, window: int) -> int:
+    def _block(self, z: Tensor, window: int) -> int:
         least, most = BLOCKS
-        return self.block or min(max(TILE // _padded(window), least), most)
+        return self.block or min(max(TILE // (z.itemsize * _padded(window)), least), most)
 
-    def _blocks(self, n: int, window: int) -> int:
-        return max(-(-n // self._block(window)), 1)
+    def _blocks(self, z: Tensor, window: int) -> int:
+        return max(-(-z.shape[1] // self._block(z, window)), 1)
 
     def _tiles(self, batch: int, blocks: int) -> int:
         """How many blocks a program takes."""
@@ -83,8 +83,8 @@ class TritonKernels:
     ) -> tuple[tuple[int], tuple[int, int, int, int], dict[str, int]]:
         """The grid; n, B, the parts of a sample and the blocks of a part; the columns' sizes."""
         (batch, n), m = state.g.shape, state.rules.window
-        parts, tiles = state.squares.shape[1], self._tiles(batch, self._blocks(n, m))
-        columns = {"m": m, "M": _padded(m), "BLOCK": self._block(m)}
+        parts, tiles = state.squares.shape[1], self._tiles(batch, self._blocks(state.g, m))
+        columns = {"m": m, "M": _padded(m), "BLOCK": self._block(state.g, m)}
         return (batch * parts,), (n, batch, parts, tiles), columns
 
 
