@@ -1,6 +1,7 @@
 """The step that stays on the device: the same iterates as the host's, and no value read by it."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,15 @@ def test_a_solve_on_the_device_is_the_hosts(name, restart, window, mixing):
     torch.testing.assert_close(found.answer, expected.z, rtol=1e-6, atol=1e-9)
 
 
+def test_a_history_in_bfloat16_reaches_the_tolerance_of_float32_states():
+    f, z0 = maps["affine"]()
+    exact = drive(TorchKernels(), f, z0, replace(RULES, rtol=1e-13, max_iter=300)).answer
+    narrow, rules = z0.float(), replace(RULES, rtol=1e-6, max_iter=300)
+    found = drive(TorchKernels(), lambda z: f(z.double()).float(), narrow, rules, torch.bfloat16)
+    assert found.state.dg.dtype is torch.bfloat16 and not found.state.status.any()
+    assert ((found.answer - exact).norm(dim=1) / exact.norm(dim=1)).max() < 1e-4
+
+
 def test_the_host_reads_no_value():
     f, z0 = maps["affine"]()
     rules = rules_for(z0, Anderson(window=3), rtol=1e-9, max_iter=12)
@@ -72,7 +82,7 @@ SHORT = {"rtol": 1e-3, "max_iter": 6}
 def test_a_short_record_is_written_round_and_round():
     f, z0 = maps["affine"]()
     rules = rules_for(z0, Anderson(window=3), rtol=0.0, max_iter=7)
-    rules = Rules(**vars(rules) | {"patience": 0})
+    rules = replace(rules, patience=0)
     states = []
     for rows in (7, 3):
         state = DeviceState.of(z0, rules, 1, rows)
@@ -98,7 +108,7 @@ def test_a_short_record_is_written_round_and_round():
 )
 def test_what_the_kernels_cannot_do_is_refused_before_any_work(z, rules, rows, ring, message):
     with pytest.raises(ValueError, match=message):
-        DeviceState.of(z, Rules(**vars(RULES) | rules), 1, rows, ring)
+        DeviceState.of(z, replace(RULES, **rules), 1, rows, ring)
 
 
 def test_who_does_the_work_is_said_with_a_reason(monkeypatch):

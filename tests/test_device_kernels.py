@@ -17,7 +17,9 @@ from device_cases import draw, drive, maps, rules_for
 
 from andersonn_core import Anderson
 from andersonn_core.device import DeviceState, Rules, TorchKernels
+from andersonn_core.kernels import Progress
 from andersonn_core.least_squares import ScaledGram, condition
+from andersonn_core.referee import DIVERGENCE, STALL, Referee
 from andersonn_core.results import RUNNING, Event, Status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,6 +249,40 @@ def assert_same(state, evaluation, weights, residual, lost, spent, exact_order):
     lost = np.zeros(batch, bool) if lost is None else lost
     event = int(Event.DROP) * lost + int(Event.RESTART) * (np.zeros(batch, bool) | spent)
     assert state.records.event[place].tolist() == event.tolist()
+
+
+def test_samples_stop_when_and_as_the_referee_says(kernels):
+    """Residuals that shrink, stand still, jump, overflow and break, for more than the patience."""
+    steps, patience = 54, 50
+    wiggle = np.random.default_rng(0).uniform(0.995, 1.0, (steps, 1))
+    residual = wiggle * np.ones(8)  # stands still
+    residual[:, 1] = 0.7 ** np.arange(steps)  # converges
+    residual[9, 2], residual[3, 3] = 2e6, np.nan  # diverges; breaks
+    residual[:, 4] = 0.97 ** np.arange(steps)  # goes on to the end
+    residual[4, 5] = np.inf  # its square overflows though its entries are finite
+    residual[:, 6] = 0.9 ** np.minimum(np.arange(steps), 20)  # stands still late
+    residual[20:, 7] = 1e-6  # ends by the absolute part
+    scale, broken = 1 + residual, np.isnan(residual)
+    rtol, atol = 1e-5, 2e-6
+    referee, progress = Referee(8, rtol, atol, 1), Progress.of(8)
+    z = torch.zeros(8, 24, dtype=torch.float64, device=DEVICE)
+    knobs = {"window": 1, "rtol": rtol, "atol": atol, "max_iter": steps, "patience": patience}
+    rules = Rules(ridge=0.0, precision=0.0, divergence=DIVERGENCE, stall=STALL, **knobs)
+    state = DeviceState.of(z, rules, kernels.parts(z, 1), patience + 1)
+    for k in range(steps):
+        running, last, fine = referee.running(), k + 1 == steps, ~broken[k]
+        with np.errstate(all="ignore"):
+            progress.add(residual[k] / scale[k], running)
+        judged = slice(None), k + 1, last, residual[k], scale[k], progress
+        progress.settle(running & referee.judge(*judged, lambda fine=fine: fine))
+        sums = np.stack([residual[k] ** 2, scale[k] ** 2, 0 * wiggle[k] + 0 * fine, broken[k]], 1)
+        state.squares[:, 0] = torch.from_numpy(sums)
+        kernels.solve(state, None)
+        assert state.status.tolist() == referee.status.tolist(), k
+        assert state.newest.tolist() == progress.newest.tolist(), k
+        assert state.evicted.tolist() == progress.evicted.tolist(), k
+        np.testing.assert_allclose(exact(state.best_score)[0], progress.best[-1], rtol=1e-14)
+    assert set(state.status.tolist()) == set(range(5))
 
 
 @pytest.mark.parametrize(("name", "restart"), [("tanh", "never"), ("broken", "full")])
