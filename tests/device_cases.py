@@ -27,7 +27,7 @@ def tanh(batch=3, n=17):
 
 
 def broken(batch=4, n=9):
-    """One sample turns NaN at its fourth evaluation, one diverges at its fifth, one is at its fixed point."""
+    """One sample turns NaN at evaluation 4, one diverges at 5, one is at its fixed point."""
     f, z0 = affine(batch, n)
     z0[3] = f(z0)[3]
     calls = [0]
@@ -73,12 +73,13 @@ class Found:
     answer: torch.Tensor
 
 
-def drive(kernels, f, z0, rules, ring=None, steps=None):
+def drive(kernels, f, z0, rules, ring=None, state=None):
     """Evaluate and step in two buffers in turn, with nothing fancy."""
-    rows = max(rules.max_iter, rules.patience + 1)
-    state = DeviceState.of(z0, rules, kernels.parts(*z0.shape, rules.window), rows, ring)
+    if state is None:
+        rows = max(rules.max_iter, rules.patience + 1)
+        state = DeviceState.of(z0, rules, kernels.parts(z0, rules.window), rows, ring)
     z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
-    for evaluation in range(steps or rules.max_iter):
+    for evaluation in range(rules.max_iter):
         slot = (evaluation - 1) % rules.window if evaluation else None
         f_z = f(z)
         kernels.advance(state, z, last_z, f_z, slot)
@@ -88,23 +89,19 @@ def drive(kernels, f, z0, rules, ring=None, steps=None):
     return Found(state, torch.where(state.newest[:, None], z, state.best))
 
 
-class NoReads(TorchDispatchMode):
-    """Counts every operation that makes the host wait for a value of the device, and all others."""
+class Operations(TorchDispatchMode):
+    """Lists the operations that run, and those among them whose result the host waits for."""
 
-    WAITING = (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "is_nonzero",
-        "equal",
-        "unique",
-        "repeat_interleave.Tensor",
-    )
+    WAITING = "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2"
 
     def __init__(self):
         super().__init__()
-        self.operations = []
+        self.names = []
+
+    @property
+    def waiting(self):
+        return [name for name in self.names if name.split(".")[0] in self.WAITING]
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations.append(str(function).removeprefix("aten."))
+        self.names.append(str(function).removeprefix("aten."))
         return function(*args, **(kwargs or {}))

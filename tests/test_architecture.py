@@ -38,6 +38,9 @@ EXCEPTIONS = {
 # Programs that make weights or data stand outside the order, and nothing imports them.
 PROGRAMS = {"weights/train_digits.py"}
 
+# Functions in Triton's language need it where they are defined; nothing else imports it early.
+IN_TRITON = "device/triton_loops.py", "device/triton_kernels.py"
+
 AT_IMPORT_ONLY = {"torch", "numpy", "pandas", "pydantic", "pydantic_core"}
 AT_THE_COMMAND_LINE = {
     "report",
@@ -154,7 +157,16 @@ def test_at_import_the_core_uses_only_torch_numpy_pandas_and_pydantic():
         if module(path) in AT_THE_COMMAND_LINE or name(path) in PROGRAMS:
             continue
         tops = {used.split(".")[0] for used in imports(path, inside_functions=False)}
+        tops -= {"triton"} if name(path) in IN_TRITON else set()
         assert tops <= allowed, f"{name(path)}: import {tops - allowed} where it is used"
+
+
+def test_nothing_imports_triton_before_it_is_chosen():
+    modules = {"andersonn_core." + path.removesuffix(".py").replace("/", ".") for path in IN_TRITON}
+    for path in CORE_FILES:
+        if name(path) not in IN_TRITON:
+            at_import = imports(path, inside_functions=False)
+            assert not any(used.startswith(tuple(modules)) for used in at_import), name(path)
 
 
 def test_the_recording_needs_neither_typer_nor_rich():

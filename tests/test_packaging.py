@@ -30,8 +30,8 @@ IMPORT_NAMES = {
 
 
 def split(requirement: str) -> tuple[str, str]:
-    """Take "numpy>=2,<3" apart into its name and its range."""
-    name, versions = re.fullmatch(r"([A-Za-z0-9._-]+)\s*(.*)", requirement).groups()
+    """Take "numpy>=2,<3" apart into its name and its range; what follows `;` says where."""
+    name, versions = re.fullmatch(r"([A-Za-z0-9._-]+)\s*([^;]*).*", requirement).groups()
     return re.sub(r"[-_.]+", "-", name).lower(), versions.replace(" ", "")
 
 

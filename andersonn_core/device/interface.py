@@ -22,7 +22,7 @@ class Kernels(Protocol):
     (evaluation - 2) modulo m, and None at the first evaluation, which has no difference yet.
     """
 
-    def parts(self, batch: int, n: int, window: int) -> int:
+    def parts(self, z: Tensor, window: int) -> int:  # (B, n)
         """In how many partial sums `advance` leaves each inner product of such a state."""
         ...
 
@@ -69,7 +69,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype, window: int) -> Choice
         why = f"the fused kernels end at window = {LARGEST_WINDOW}, and this is {window}"
         return Choice(TorchKernels(), f"torch's operations: {why}")
     if find_spec("triton") is None:
-        why = "triton is not installed; `pip install triton` brings the fused kernels"
+        why = "triton is not installed: `pip install triton` brings the fused kernels"
         return Choice(TorchKernels(), f"torch's operations: {why}")
     # Imported here: it is optional, and takes a second.
     from andersonn_core.device.triton_kernels import TritonKernels

@@ -17,7 +17,7 @@ from andersonn_core.results import RUNNING, Event, Status
 class TorchKernels:
     """Operations on whole tensors; sums are in one part."""
 
-    def parts(self, batch: int, n: int, window: int) -> int:
+    def parts(self, z: Tensor, window: int) -> int:  # (B, n)
         """One."""
         return 1
 
@@ -94,7 +94,8 @@ class _Step:
 
 
 def _square(values: Tensor) -> Tensor:  # (B, n) -> (B,)
-    return torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square()
+    norms: Tensor = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
+    return norms.square()
 
 
 def _inner(columns: Tensor, vector: Tensor) -> Tensor:  # (m, B, n), (B, n) -> (B, m)

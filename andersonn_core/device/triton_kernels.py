@@ -5,29 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from andersonn_core.device import triton_loops
 from andersonn_core.device.buffers import DeviceState
 
-TILE = 8192  # elements that a program has of all its columns: 64 registers in 128 threads
-BLOCKS = 256, 2048  # the fewest and the most of a column
-PROGRAMS = 8192  # some 60 for each multiprocessor of an H200: beyond that they get more blocks
-CHUNK = 64  # partial sums that are read at once
+TILE = 16384  # bytes that a program has of all its columns: 32 registers in 128 threads
+BLOCKS = 128, 2048  # the fewest and the most elements of a column
+WAVE = 528  # programs that run at once: four on each of an H200's 132 multiprocessors
+FEW = 8  # samples up to which one wave does it all; more of them take as many waves: a short tail
+SUMS = 4096  # partial sums that are read at once
 
 
 @dataclass(frozen=True)
 class TritonKernels:
-    """Three launches a step; a program takes `block` elements at a time, by default by window."""
+    """Three launches a step; `block` elements of a column at a time, by default by the window."""
 
     block: int | None = None  # a power of two
-    programs: int = PROGRAMS
 
-    def parts(self, batch: int, n: int, window: int) -> int:
+    def parts(self, z: Tensor, window: int) -> int:  # (B, n)
         """One for each program that a sample has."""
-        blocks = max(triton.cdiv(n, self._block(window)), 1)
-        return triton.cdiv(blocks, self._tiles(batch, blocks))  # type: ignore[no-any-return]
+        blocks = self._blocks(z, window)
+        return -(-blocks // self._tiles(len(z), blocks))
 
     def advance(
         self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
@@ -43,19 +42,16 @@ class TritonKernels:
     def solve(self, state: DeviceState, slot: int | None) -> None:
         """One launch, a program for each sample; see `Kernels`."""
         rules, (rows, batch) = state.rules, state.records.event.shape
+        m, parts = rules.window, state.squares.shape[1]
+        padded = _padded(m)
         triton_loops.solve[(batch,)](
             state.products, state.squares, state.matrix, state.scale, state.gamma, state.count,
             state.status, state.evals, state.limit, state.best_score, _bytes(state.newest),
             _bytes(state.evicted), state.stretch, state.records.numbers, state.records.event,
-            state.knobs, batch, slot or 0, state.squares.shape[1], rules.patience, rules.max_iter,
-            rows,
-            FIRST=slot is None,
-            SLIDING=rules.sliding,
-            TINY=torch.finfo(state.g.dtype).tiny,
-            m=rules.window,
-            M=triton.next_power_of_2(rules.window),
-            CHUNK=CHUNK,
-            num_warps=1 if rules.window <= 8 else 4,
+            state.knobs, batch, slot or 0, parts, rules.patience, rules.max_iter, rows,
+            FIRST=slot is None, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
+            m=m, M=padded, CHUNK=min(_padded(parts), SUMS // padded),
+            num_warps=1 if parts * padded <= 256 and m <= 8 else 4,  # one need not wait for others
         )  # fmt: skip
 
     def mix(
@@ -69,24 +65,32 @@ class TritonKernels:
             state.knobs, *sizes, UNDAMPED=state.rules.mixing == 1.0, **columns,
         )  # fmt: skip
 
-    def _block(self, window: int) -> int:
+    def _block(self, z: Tensor, window: int) -> int:
         least, most = BLOCKS
-        fitting = TILE // triton.next_power_of_2(window)
-        return self.block or min(max(fitting, least), most)
+        return self.block or min(max(TILE // (z.itemsize * _padded(window)), least), most)
+
+    def _blocks(self, z: Tensor, window: int) -> int:
+        return max(-(-z.shape[1] // self._block(z, window)), 1)
 
     def _tiles(self, batch: int, blocks: int) -> int:
         """How many blocks a program takes."""
-        return -(-blocks // max(self.programs // max(batch, 1), 1))
+        batch = max(batch, 1)
+        programs = max(WAVE // batch, 1) if batch <= FEW else -(-FEW * WAVE // batch)
+        return -(-blocks // programs)
 
     def _plan(
         self, state: DeviceState
     ) -> tuple[tuple[int], tuple[int, int, int, int], dict[str, int]]:
         """The grid; n, B, the parts of a sample and the blocks of a part; the columns' sizes."""
         (batch, n), m = state.g.shape, state.rules.window
-        block, parts = self._block(m), state.squares.shape[1]
-        tiles = self._tiles(batch, max(triton.cdiv(n, block), 1))
-        columns = {"m": m, "M": triton.next_power_of_2(m), "BLOCK": block}
+        parts, tiles = state.squares.shape[1], self._tiles(batch, self._blocks(state.g, m))
+        columns = {"m": m, "M": _padded(m), "BLOCK": self._block(state.g, m)}
         return (batch * parts,), (n, batch, parts, tiles), columns
+
+
+def _padded(count: int) -> int:
+    """The next power of two."""
+    return 1 << max(count - 1, 0).bit_length()
 
 
 def _rows(*tensors: Tensor) -> tuple[Tensor, ...]:  # (..., n) each

@@ -320,9 +320,7 @@ def weigh(
     whole = tl.where(inside, tl.load(places, mask=inside, other=0.0), identity(M))
     lengths = tl.load(scale + b * m + j, mask=j < m, other=0.0)
     whole, lengths, good = stored(whole, lengths, row, slot, ridge, M)
-    whole, lengths, lower, lost = factored(
-        whole, lengths, slot, tl.load(knobs + PRECISION), m, M
-    )
+    whole, lengths, lower, lost = factored(whole, lengths, slot, tl.load(knobs + PRECISION), m, M)
     used = lengths > 0
     ahead, behind = substitute(lower, tl.where(used, lengths * rhs, 0.0), m, M)
     removed = tl.sum(ahead * ahead) + ridge * tl.sum(behind * behind)
