@@ -17,6 +17,7 @@ from device_cases import draw, drive, maps, rules_for
 
 from andersonn_core import Anderson
 from andersonn_core.device import DeviceState, Rules, TorchKernels
+from andersonn_core.device.check import failure
 from andersonn_core.kernels import Progress
 from andersonn_core.least_squares import ScaledGram, condition
 from andersonn_core.referee import DIVERGENCE, STALL, Referee
@@ -299,6 +300,22 @@ def test_some_steps_are_those_of_the_reference(kernels, name, restart):
     )
     assert found.records.event.tolist() == expected.records.event.tolist()
     torch.testing.assert_close(found.best.cpu(), expected.best, rtol=1e-6, atol=1e-9)
+
+
+def test_a_small_solve_shows_whether_kernels_can_be_trusted(kernels):
+    assert failure(kernels, DEVICE) == ""
+
+    class Wrong(TorchKernels):
+        def mix(self, state, z, last_z, f_z, out):
+            super().mix(state, z, last_z, f_z, out)
+            out.mul_(1.1)
+
+    class Failing(TorchKernels):
+        def solve(self, state, slot):
+            raise RuntimeError("no such instruction")
+
+    assert "off by" in failure(Wrong(), DEVICE)
+    assert "RuntimeError: no such instruction" in failure(Failing(), DEVICE)
 
 
 def moved(f, z0):

@@ -97,7 +97,7 @@ class DeviceDriver:
             max_iter=knobs.max_iter, mixing=method.first_mixing,
             sliding=method.restart == "never", divergence=DIVERGENCE,
         )  # fmt: skip
-        parts = self.kernels.parts(*self.working.shape, window)
+        parts = self.kernels.parts(self.working, window)
         return DeviceState.of(self.working, rules, parts, LAG)
 
     @torch.no_grad()

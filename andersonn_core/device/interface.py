@@ -72,6 +72,9 @@ def kernels_for(device: torch.device, dtype: torch.dtype, window: int) -> Choice
         why = "triton is not installed: `pip install triton` brings the fused kernels"
         return Choice(TorchKernels(), f"torch's operations: {why}")
     # Imported here: it is optional, and takes a second.
+    from andersonn_core.device.check import failure
     from andersonn_core.device.triton_kernels import TritonKernels
 
+    if why := failure(TritonKernels(), device):
+        return Choice(TorchKernels(), f"torch's operations instead of the fused kernels: {why}")
     return Choice(TritonKernels(), "fused kernels by Triton")

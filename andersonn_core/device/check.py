@@ -1,0 +1,44 @@
+"""Whether fused kernels work on a device at all: a few steps of theirs beside torch's."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from andersonn_core.device.buffers import DeviceState, Rules
+from andersonn_core.device.interface import Kernels
+from andersonn_core.device.torch_kernels import TorchKernels
+
+STEPS, CLOSE = 5, 1e-3
+RULES = Rules(window=3, ridge=1e-6, precision=1e-7, rtol=0.0, max_iter=100)
+
+
+@cache
+def failure(kernels: Kernels, device: torch.device) -> str:
+    """Why these kernels are of no use there; empty if their steps are torch's to rounding.
+
+    A driver, a compiler or a GPU that they were never tried on must not spoil a solve.
+    """
+    try:
+        found, expected = (_steps(each, device) for each in (kernels, TorchKernels()))
+    except Exception as error:
+        return f"they failed on {device}: {type(error).__name__}: {error}".splitlines()[0]
+    off = float((found - expected).norm() / expected.norm())
+    return "" if off <= CLOSE else f"their steps on {device} are off by {off:.1g} of the state"
+
+
+def _steps(kernels: Kernels, device: torch.device) -> Tensor:  # (2, 65)
+    """The iterate after some steps on an affine contraction."""
+    numbers = torch.linspace(-1, 1, 130, device=device).reshape(2, 65)
+    z, last_z = numbers.sin(), torch.zeros_like(numbers)
+    state = DeviceState.of(z, RULES, kernels.parts(z, RULES.window), STEPS)
+    for evaluation in range(STEPS):
+        slot = (evaluation - 1) % RULES.window if evaluation else None
+        f_z = 0.9 * numbers.abs() * z + numbers.cos()
+        kernels.advance(state, z, last_z, f_z, slot)
+        kernels.solve(state, slot)
+        kernels.mix(state, z, last_z, f_z, last_z)
+        z, last_z = last_z, z
+    return z
