@@ -17,7 +17,7 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels.residual import checked
 from andersonn_core.kernels.rows import Rows, host
-from andersonn_core.kernels.window import of_samples, wipe, write
+from andersonn_core.kernels.window import Previous, of_samples, wipe, write
 
 
 @dataclass
@@ -59,7 +59,7 @@ class ResidualWindow:
         return self.g[0], self.g[-1]
 
     def measure(
-        self, z: Tensor, f_z: Tensor, own: Tensor
+        self, z: Tensor, f_z: Tensor, own: Tensor, previous: Previous | None = None
     ) -> tuple[Tensor, tuple[Floats, Floats]]:  # (B, n) each -> (B, n), (B,), (B,)
         """The newest residual, ||g|| and the scale of f(z).
 

@@ -51,10 +51,12 @@ class Rows(Protocol):
         counts: Counts,  # (B,)
         mixing: float,
         points: tuple[Tensor, Tensor, Tensor, Tensor],  # z, last z, g, last g (B, n)
-    ) -> tuple[Floats, Floats, Floats]:  # (B, m), (B, m), (B,)
-        """Dg = g - last g and du = z - last z + mixing dg into their slot.
+        f_z: Tensor | None = None,  # (B, n)
+    ) -> tuple[Floats, Floats, Floats, Floats]:  # (B, m), (B, m), (B,), (2, B)
+        """Dg = g - last g and du = z - last z + mixing dg into their slot; before, g = f(z) - z.
 
-        Returns the `products`, and ||z - last z|| where the slot is 0.
+        Returns the `products`, ||z - last z|| where the slot is 0, and, given f(z), the norms as
+        `residual` does.
         """
         ...
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import iterate_products, newest_directions
@@ -83,6 +83,10 @@ class Choosing(Slide):
         """Nothing known yet."""
         induced = Induced(Shadow.like(z, size))
         return cls(Slow(kept), Orthogonal(2), induced, np.zeros(len(z), np.int8), size)
+
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """All, where none may have to be folded."""
+        return self.slow.older(window, spent & (self.mode <= Mode.SLOW))
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """As each sample's mode says."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
-from andersonn_core.kernels import DifferenceWindow, Progress, ResidualWindow, rows_for
+from andersonn_core.kernels import DifferenceWindow, Previous, Progress, ResidualWindow, rows_for
 from andersonn_core.least_squares import (
     Filter,
     ResidualGram,
@@ -137,8 +137,16 @@ class WindowState(MethodState):
 
     def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
         """The window says where: a ring of residuals holds it already."""
-        self.g, norms = self.window.measure(z, f_z, self.g)
+        self.g, norms = self.window.measure(z, f_z, self.g, self._previous())
         return norms
+
+    def _previous(self) -> Previous | None:
+        """What the window may take the next difference from at once; None: not yet, or never."""
+        window, begun = self.window, self.steps > self.settings.delay
+        if not isinstance(window, DifferenceWindow) or not (begun and window.size):
+            return None
+        older = None if self.probe is not None else self.keeper.older(window, self.spent)
+        return None if older is None else Previous(self.last_z, self.last_g, older)
 
     def notes(self) -> tuple[str, ...]:
         """The keeper's, the steering's and the guard's."""
