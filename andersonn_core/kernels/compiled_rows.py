@@ -9,14 +9,14 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Floats
 from andersonn_core.compiling import prepare
 from andersonn_core.kernels import loops
-from andersonn_core.kernels.rows import Array
+from andersonn_core.kernels.rows import Array, Whole
 
 
-class CompiledRows:
+class CompiledRows(Whole):
     """NumPy's views of the tensors' memory, handed to the loops; a copy of what has gaps."""
 
     def __init__(self, limits: tuple[float, float], dtype: torch.dtype) -> None:
-        self.limits = limits
+        super().__init__(limits)
         prepare(loops.__name__, str(dtype).removeprefix("torch."))
 
     def view(self, values: Tensor) -> Array:

@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Floats
-from andersonn_core.kernels.rows import Array, host
+from andersonn_core.kernels.rows import Array, Whole, host
 
 
-class TorchRows:
+class TorchRows(Whole):
     """Calls of torch on the tensors themselves."""
-
-    def __init__(self, limits: tuple[float, float]) -> None:
-        self.limits = limits
 
     def view(self, values: Tensor) -> Array:
         """The tensor itself."""

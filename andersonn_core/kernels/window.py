@@ -31,7 +31,7 @@ class Previous(NamedTuple):
 class Taken(NamedTuple):
     """What came with a residual whose difference lies in the slot that is filled next."""
 
-    count: Counts  # (B,) columns that were read
+    counted: Counts  # (B,) columns that were read
     row: Floats  # (B, m)
     rhs: Floats  # (B, m)
     lengths: Floats  # (B,)
@@ -165,7 +165,9 @@ class DifferenceWindow:
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
         """The inner products dG dU^T and dU dU^T of some samples."""
         du, dg = (of_samples(ring, places) for ring in (self.du, self.dg))
-        return host(torch.bmm(dg, du.mT)), host(torch.bmm(du, du.mT))
+        own = np.stack([host(torch.bmm(left, du.mT)) for left in (dg, du)])
+        gu, uu = self.rows.total(own)
+        return gu, uu
 
     def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
         """Replace the columns of some samples by combinations of them, weights (A, k, m).
@@ -182,7 +184,7 @@ class DifferenceWindow:
             made = torch.bmm(factors, of_samples(ring, places))  # (A, k, n)
             write(ring, slots, places, made)
         self.count[places.cpu().numpy()] = k
-        products = host(torch.bmm(made, made.mT))
+        products = self.rows.total(host(torch.bmm(made, made.mT)))
         if not np.isfinite(products).all():
             wipe((self.du, self.dg), slots, places, products)
         return slots, products

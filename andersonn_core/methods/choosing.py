@@ -32,6 +32,7 @@ from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
 from andersonn_core.methods.short_recurrence import Orthogonal
 from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
+from andersonn_core.sharding import Shards
 
 AGAIN = 10  # the next probe comes after so many times the evaluations
 ROUNDING = 10.0  # an affine map's residual is foretold up to so many rounding errors of f(z)
@@ -79,9 +80,11 @@ class Choosing(Slide):
     decided: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, z: Tensor, size: int, kept: int) -> Choosing:  # (B, n)
+    def of(
+        cls, z: Tensor, size: int, kept: int, shards: Shards | None = None
+    ) -> Choosing:  # (B, n)
         """Nothing known yet."""
-        induced = Induced(Shadow.like(z, size))
+        induced = Induced(Shadow.like(z, size, shards))
         return cls(Slow(kept), Orthogonal(2), induced, np.zeros(len(z), np.int8), size)
 
     def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
