@@ -17,14 +17,14 @@ under- or overflow in float64, or a value is not finite, another number or two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from andersonn_core.arrays import Flags, Floats
+from andersonn_core.arrays import Floats
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import available_bytes
 from andersonn_core.specs import KnobError
