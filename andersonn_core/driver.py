@@ -236,8 +236,9 @@ class Driver:
         referee = self.referee
         if self.num_evals >= self.knobs.max_iter or (referee.status == Status.CANCELLED).any():
             return False
-        self.notes = self.state.notes()
+        self.notes, lasting = self.state.notes(), self.state.lasting
         self._take_everyone()
+        self.state.lasting = lasting
         self.confirmed_from = self.num_evals
         start = self.clock.mark()
         f_z = self._evaluate(self.confirming)

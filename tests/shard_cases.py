@@ -1,10 +1,11 @@
 """Fixed points whose states are cut into rows; each rank holds some of them, or none.
 
-Started as a program, `shard_cases.py RANK RANKS FOLDER`, it solves all cases as one of several
-processes and writes what it found to FOLDER/RANK-of-RANKS.pt.
+Started as a program, `shard_cases.py RANK FOLDER`, it solves all cases as one of four processes, in
+groups of one, two and all of them, and writes what it found to FOLDER/RANK-of-RANKS.pt.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from andersonn_core import Anderson, Picard, solve
+from andersonn_core import Anderson, KnobError, Picard, solve
 from andersonn_core.methods import MethodSpec
 
 ROWS, COLUMNS, BATCH = 16, 12, 3
@@ -117,7 +118,7 @@ class Case:
     method: MethodSpec
     dtype: torch.dtype = torch.float64
     scale: float = 1.0
-    knobs: dict[str, Any] = field(default_factory=lambda: {"rtol": 1e-9})
+    knobs: dict[str, Any] = field(default_factory=lambda: {"rtol": 1e-8})
 
     def solve(self, group: Any = None, on_step: Any = None) -> Any:
         part = Part([ROWS]) if group is None else Part.of(group)
@@ -127,22 +128,22 @@ class Case:
 
 SINGLE = {"dtype": torch.float32, "knobs": {"rtol": 1e-4}}
 CASES = {
-    "full": Case(jacobi, Anderson()),
+    "full": Case(jacobi, Anderson(), knobs={"rtol": 1e-6}),
     "one difference": Case(jacobi, Anderson(window=1), knobs={"rtol": 1e-2}),
-    "never": Case(jacobi, Anderson(window=8, restart="never"), knobs={"rtol": 1e-6}),
-    "deflated": Case(jacobi, Anderson(window=6, restart="deflated")),
+    "never": Case(jacobi, Anderson(window=8, restart="never"), knobs={"rtol": 1e-3}),
+    "deflated": Case(jacobi, Anderson(window=6, restart="deflated"), knobs={"rtol": 1e-6}),
     "auto on an affine map": Case(jacobi, Anderson(window=8, restart="auto")),
     "auto": Case(bent, Anderson(window=4, restart="auto")),
-    "damped": Case(jacobi, Anderson(mixing=0.6), knobs={"rtol": 1e-6}),
+    "damped": Case(jacobi, Anderson(mixing=0.6), knobs={"rtol": 1e-4}),
     "float32": Case(jacobi, Anderson(), **SINGLE),
-    "residuals": Case(jacobi, Anderson(window=4, least_squares="residuals"), knobs={"rtol": 1e-7}),
+    "residuals": Case(jacobi, Anderson(window=4, least_squares="residuals"), knobs={"rtol": 1e-5}),
     "residuals, deflated": Case(
         jacobi, Anderson(window=5, least_squares="residuals", restart="deflated"),
-        knobs={"rtol": 1e-6},
+        knobs={"rtol": 1e-4},
     ),
     "residuals, float32": Case(bent, Anderson(window=3, least_squares="residuals"), **SINGLE),
     "forward": Case(jacobi, Picard(), knobs={"rtol": 1e-2}),
-    "forward, damped": Case(bent, Picard(mixing=0.4), knobs={"rtol": 1e-9}),
+    "forward, damped": Case(bent, Picard(mixing=0.4), knobs={"rtol": 1e-2}),
     "bent": Case(bent, Anderson(window=3)),
     "late and rare": Case(bent, Anderson(window=3, delay=2, period=2)),
     "guarded": Case(bent, Anderson(window=5, max_growth=1.0, max_weights=3.0)),
@@ -208,17 +209,58 @@ def found(case: Case, group: Any = None, wire: Wire | None = None) -> dict[str, 
     } | ({} if wire is None else wire.take())
 
 
-def main(rank: int, ranks: int, folder: Path) -> None:
+def message(act: Callable[[], Any]) -> str:
+    try:
+        act()
+    except KnobError as error:
+        return str(error)
+    return ""
+
+
+def refusals(rank: int, group: Any) -> list[str]:
+    """What is said about starts and knobs that differ between two ranks."""
+    start = torch.zeros(3, 2 + rank, dtype=torch.float64)
+    return [
+        message(lambda: solve(torch.cos, start[: BATCH - rank], group=group)),
+        message(lambda: solve(torch.cos, start.float() if rank else start, group=group)),
+        message(lambda: solve(torch.cos, start, Anderson(window=4 + rank), group=group)),
+        message(lambda: solve(torch.cos, start / (1 - rank), group=group)),
+    ]
+
+
+def failure(rank: int, group: Any) -> str:
+    """A map that raises on rank 1, which then leaves the group; what each rank gets."""
+
+    def f(z: Tensor) -> Tensor:
+        if rank == 1 and z.abs().max() > 0.5:
+            raise RuntimeError("lost")
+        return z.cos()
+
+    try:
+        solve(f, torch.zeros(1, 3), group=group)
+    except RuntimeError as error:
+        assert error.partial_result.num_evals >= 1  # type: ignore[attr-defined]
+        return f"RuntimeError: {error}"
+    return ""
+
+
+def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store-{ranks}", rank=rank, world_size=ranks,
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=max(CUTS),
         timeout=timedelta(seconds=60),
     )  # fmt: skip
+    groups = {ranks: dist.new_group(list(range(ranks))) for ranks in CUTS}  # by all processes
     wire = Wire()
-    results = {name: found(case, dist.group.WORLD, wire) for name, case in CASES.items()}
-    torch.save(results, folder / f"{rank}-of-{ranks}.pt")
+    for ranks in sorted(CUTS, reverse=True):  # the last of all leave first
+        if rank < ranks:
+            group, file = groups[ranks], folder / f"{rank}-of-{ranks}.pt"
+            torch.save({name: found(case, group, wire) for name, case in CASES.items()}, file)
+    if rank < 2:
+        said = refusals(rank, groups[2])
+        torch.save((said, failure(rank, groups[2])), folder / f"said-{rank}.pt")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

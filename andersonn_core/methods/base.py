@@ -85,6 +85,8 @@ class MethodState:
     progress: Progress
     timer: PartTimer = field(default_factory=PartTimer, kw_only=True)
     rtol: float = field(default=0.0, kw_only=True)  # the solve's, for methods that look ahead
+    # Whether somebody reads the history after the solve: what the last step used has to stay then.
+    lasting: bool = field(default=False, kw_only=True)
     norms: tuple[Floats, Floats] | None = field(default=None, kw_only=True)  # (B,), (B,)
     targets: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 

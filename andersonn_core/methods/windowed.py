@@ -152,7 +152,8 @@ class WindowState(MethodState):
         window, begun = self.window, self.steps > self.settings.delay
         if not isinstance(window, DifferenceWindow) or not (begun and window.size):
             return None
-        older = None if self.probe is not None else self.keeper.older(window, self.spent)
+        needed = self.probe is not None or self.lasting
+        older = None if needed else self.keeper.older(window, self.spent)
         return None if older is None else Previous(self.last_z, self.last_g, older)
 
     def notes(self) -> tuple[str, ...]:
