@@ -13,13 +13,14 @@ from torch import Tensor
 from andersonn_core.arrays import Flags, Floats
 from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
-from andersonn_core.memory import check_fits, solve_bytes
+from andersonn_core.memory import check_fits, check_room, solve_bytes
 from andersonn_core.methods import MethodSpec, MethodState
 from andersonn_core.outcome import result_of
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import Referee, Rows
 from andersonn_core.results import RUNNING, SolveResult, Status
 from andersonn_core.runcard import RunCard
+from andersonn_core.sharding import Shards
 from andersonn_core.specs import Spec, knob
 from andersonn_core.timing import PartTimer, clock_for
 
@@ -68,7 +69,7 @@ class SolveKnobs(Spec):
 class Driver:
     """One solve; `rows` are the samples still evaluated: without compaction all, always.
 
-    Shapes: B samples in the batch, A of them in the rows, n elements each.
+    Shapes: B samples in the batch, A of them in the rows, n elements each, with shards this rank's.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class Driver:
         card: RunCard,
         on_step: Callable[[Step], None] | None,
         should_stop: Callable[[], bool] | None,
+        shards: Shards | None = None,
     ) -> None:
-        self.layout = StateLayout.of(z0, knobs.batch_dims)
+        self.layout, self.shards = StateLayout.of(z0, knobs.batch_dims), shards
         self.working = self.layout.working_dtype
-        check_memory(self.layout, method)
+        check_memory(self.layout, method, shards)
         self.f, self.method, self.knobs, self.card = f, method, knobs, card
         self.on_step, self.should_stop = on_step, should_stop
         self.clock = clock_for(self.layout.device)
@@ -110,7 +112,7 @@ class Driver:
                 if self.compactions and self._confirm():
                     self._iterate()
         except BaseException as error:
-            self._stop_all(Status.CANCELLED)
+            self._stop_all(Status.CANCELLED, alone=True)
             error.partial_result = self._result()  # type: ignore[attr-defined]
             raise
         return self._result()
@@ -170,11 +172,17 @@ class Driver:
             residual,
             scale,
             progress,
-            lambda: torch.isfinite(f_z).all(1).cpu().numpy(),
+            lambda: self._entries_finite(f_z),
         )
         if np.count_nonzero(met):
             progress.settle(running & met)
         return residual
+
+    def _entries_finite(self, f_z: Tensor) -> Flags:  # (A, n) -> (A,)
+        """On all ranks."""
+        odd = (~torch.isfinite(f_z)).sum(1).double().cpu().numpy()
+        flags: Flags = self.state.rows.total(odd) == 0
+        return flags
 
     def _keep_best(self) -> None:
         evicted = self.state.progress.evicted
@@ -229,8 +237,9 @@ class Driver:
         referee = self.referee
         if self.num_evals >= self.knobs.max_iter or (referee.status == Status.CANCELLED).any():
             return False
-        self.notes = self.state.notes()
+        self.notes, lasting = self.state.notes(), self.state.lasting
         self._take_everyone()
+        self.state.lasting = lasting
         self.confirmed_from = self.num_evals
         start = self.clock.mark()
         f_z = self._evaluate(self.confirming)
@@ -247,7 +256,8 @@ class Driver:
         return again == RUNNING and bool(lost.any())
 
     def _fresh_state(self) -> MethodState:
-        state = self.method.init(self._widened(self.z))
+        z, shards = self._widened(self.z), self.shards
+        state = self.method.init(z) if shards is None else self.method.init_shard(z, shards)
         state.timer = PartTimer(self.clock if self.knobs.profile else None)
         state.rtol = self.knobs.rtol
         if self.z.dtype is self.working:
@@ -259,8 +269,9 @@ class Driver:
 
     # -- what is kept and shown -------------------------------------------------------------------
 
-    def _store_answers(self) -> None:
-        stretch = self.state.amplification()
+    def _store_answers(self, alone: bool = False) -> None:
+        """Alone: without what needs other ranks, which may be elsewhere."""
+        stretch = None if alone and self.shards else self.state.amplification()
         if stretch is not None:
             self.stretch[self.rows] = np.fmax(self.stretch[self.rows], stretch)
         progress, values = self.state.progress, self.evaluated
@@ -273,11 +284,11 @@ class Driver:
         else:
             self.answer[self._on_device(self.rows)] = values
 
-    def _stop_all(self, status: Status) -> None:
+    def _stop_all(self, status: Status, alone: bool = False) -> None:
         """Give every running sample this status and keep its best iterate."""
         self.referee.finish(status)
         if self.num_evals:
-            self._store_answers()
+            self._store_answers(alone)
 
     def _emit(self) -> None:
         """Hand the newest row to `on_step`; the time that takes is nobody's."""
@@ -321,8 +332,17 @@ class Driver:
         )  # fmt: skip
 
 
-def check_memory(layout: StateLayout, method: MethodSpec) -> None:
-    """Refuse a solve whose workspace would not fit, before anything is computed."""
+def check_memory(layout: StateLayout, method: MethodSpec, shards: Shards | None = None) -> None:
+    """Refuse a solve whose workspace would not fit, before anything is computed.
+
+    With shards every rank refuses it if one has to.
+    """
+    if shards is not None:
+        for rank, part in enumerate(shards.parts):
+            size = layout.batch, shards.elements, layout.working_dtype, part.elements
+            what = f"{part.elements} elements of {layout.batch} samples with {method.label}"
+            check_room(solve_bytes(method, *size), part.free, f"rank {rank}", what)
+        return
     needed = solve_bytes(method, layout.batch, layout.elements, layout.working_dtype)
     what = f"a solve of {layout.batch} samples of {layout.elements} elements with {method.label}"
     check_fits(needed, layout.device, what)

@@ -27,22 +27,35 @@ _BESIDES = 6  # vectors beside the method's: the start, the answer, the map's va
 
 def check_fits(num_bytes: int, device: torch.device, what: str) -> None:
     """Raise KnobError if `num_bytes` are not free on `device`; `what` names the knobs to lower."""
-    available = available_bytes(device)
+    check_room(num_bytes, available_bytes(device), str(device), what)
+
+
+def check_room(num_bytes: int, available: int | None, where: str, what: str) -> None:
+    """The same, where it is known what is available."""
     if available is not None and num_bytes > available:
         raise KnobError(
-            f"{what} would take about {num_bytes / _GIB:.3g} GiB of memory, but {device} has "
+            f"{what} would take about {num_bytes / _GIB:.3g} GiB of memory, but {where} has "
             f"{available / _GIB:.3g} GiB available. Lower one of these knobs."
         )
 
 
-def history_bytes(method: MethodSpec, batch: int, n: int, dtype: torch.dtype) -> int:
-    """Bytes of the method's workspace for B samples of n elements: memory_vectors(n) B n words."""
-    return method.memory_vectors(n) * batch * n * dtype.itemsize
+def history_bytes(
+    method: MethodSpec, batch: int, n: int, dtype: torch.dtype, part: int | None = None
+) -> int:
+    """Bytes of the method's workspace for B samples of n elements: memory_vectors(n) B n words.
+
+    Of so many elements in each vector as a rank holds `part` of n.
+    """
+    held = n if part is None else part
+    return method.memory_vectors(n) * batch * held * dtype.itemsize
 
 
-def solve_bytes(method: MethodSpec, batch: int, n: int, dtype: torch.dtype) -> int:
+def solve_bytes(
+    method: MethodSpec, batch: int, n: int, dtype: torch.dtype, part: int | None = None
+) -> int:
     """Bytes of a whole solve, the driver's vectors included; what the map holds is its own."""
-    return history_bytes(method, batch, n, dtype) + _BESIDES * batch * n * dtype.itemsize
+    beside = _BESIDES * batch * (n if part is None else part) * dtype.itemsize
+    return history_bytes(method, batch, n, dtype, part) + beside
 
 
 def memory_line(

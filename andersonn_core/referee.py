@@ -93,7 +93,7 @@ class Referee:
             verdict[stalled] = Status.STALLED
         verdict[residual > self._limit[rows]] = Status.DIVERGED
         finite = np.isfinite(residual) & np.isfinite(scale)
-        if not finite.all():
+        if not (finite | ~self.running(rows)).all():
             # A norm may overflow while all entries are finite: divergence, not a broken map.
             broken = np.where(entries_finite(), Status.DIVERGED, Status.NONFINITE)
             verdict = np.where(finite, verdict, broken).astype(np.int8)

@@ -170,7 +170,7 @@ def mixing_work(
     By the passes of the kernels over states (B, n) of the working dtype; None: the full window.
     Left out is what has no n in it, such as each sample's Gram matrix. Only Anderson without QR
     and with one mixing, and forward iteration, have a formula. With m differences and mixing 1 a
-    compiled step moves 2 m + 10 states' worth of words, with residuals 2 m + 7; torch's calls, on
+    compiled step moves 2 m + 8 states' worth of words, with residuals 2 m + 6; torch's calls, on
     long rows and several threads, 3 m + 20 + 1 / m and 2 m + 11.
     """
     compiled = is_compiled(torch.device("cpu"), n)
@@ -226,23 +226,22 @@ def _plain(mixing: float) -> _Passes:
 
 
 def _loops(depth: float, damped: bool) -> _Passes:
-    """The newest differences and all inner products, then the step."""
-    append = _Passes(6 + 4 * _pairs(depth), 6 + depth - 1, 2, 1)  # last z is where the step goes
-    mix = _Passes(2 * depth + 3, depth + 2, 2 * depth, 1)
+    """The newest differences and all inner products with the residual, then the step."""
+    append = _Passes(6 + 2 * _up(2 * depth, 4), 4 + depth - 1, 2, 0)  # last z is the step's place
+    mix = _Passes(2 * _up(depth, 4) + 3, depth + 2, 2 * depth, 1)
     return append + mix + _Passes(0, 1, 0, 0) if damped else append + mix
 
 
-def _pairs(columns: float) -> int:
-    """Inner products are taken two columns at a time, the last one twice if there is no other."""
-    return 2 * math.ceil(columns / 2)
+def _up(columns: float, together: int) -> int:
+    """As many columns as a loop works on that takes so many at a time, the last ones again."""
+    return together * math.ceil(columns / together)
 
 
 def _loops_of_residuals(size: int) -> _Passes:
-    """The plain step is stored while the residual is; the inner products come out twice."""
+    """The plain step and all inner products with the residual, then the step."""
     columns = size + 1
-    products = _Passes(4 * _pairs(columns), columns, 0, 1)
-    mix = _Passes(2 * columns, columns + 1, 0, 1)
-    return products + mix + _Passes(2, 1, 2 * columns, 0)
+    enter = _Passes(2 + 2 * _up(columns, 3), 1 + columns - 1, 2 * columns, 0)
+    return enter + _Passes(2 * _up(columns, 4), columns + 1, 0, 1)
 
 
 def _calls(size: int, depth: float, damped: bool) -> _Passes:

@@ -14,6 +14,7 @@ from andersonn_core.problems import PROBLEMS
 from andersonn_core.problems.base import Problem, ProblemSpec
 from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
+from andersonn_core.sharding import Part, Shards, check_group
 from andersonn_core.specs import KnobError, Spec, knob
 
 
@@ -64,6 +65,7 @@ def solve(
     should_stop: Callable[[], bool] | None = None,
     compact: bool = False,
     profile: bool = False,
+    group: Any = None,  # torch.distributed.ProcessGroup
     **misspelled: Any,
 ) -> SolveResult:
     """Find z = f(z) for each sample; stop a sample when ||f(z) - z|| <= atol + rtol ||f(z)||.
@@ -73,6 +75,12 @@ def solve(
     residual times the largest ||dz|| / ||dg|| that the method saw, a lower bound of ||(I - J)^-1||:
     an estimate, not a bound. f sees a buffer that later evaluations use again: a map that keeps its
     argument must clone it.
+
+    With a group each rank gives its own part (B, n_rank) of the elements, none is allowed, and f
+    maps it to its own part of f(z): all ranks take the steps that one would with the whole state,
+    with one all-reduce of at most 2 m + 2 numbers a sample and step (see sharding.py for what else
+    is sent). Give all ranks the same knobs. Where f raises on one rank the others wait for it until
+    the group's timeout, or until its process ends: choose a short timeout.
 
     Raises KnobError before any evaluation for a misspelled or impossible knob or a start that is
     not finite floating-point numbers; ValueError at the first evaluation if f changes shape, dtype
@@ -86,6 +94,8 @@ def solve(
         )
     if not callable(f):
         raise KnobError(f"f = {f!r} is not callable: give a function z -> f(z).")
+    if group is not None:
+        _check_sharded(group, method, compact, should_stop)
     knobs = SolveKnobs(
         rtol=rtol,
         atol=atol,
@@ -97,9 +107,14 @@ def solve(
     )
     name = f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__qualname__)}"
     record = knobs.to_dict() | {"problem": None, "map": name, "method": method.to_dict()}
+    shards = None
+    if group is not None:
+        part = Part.of(lambda: StateLayout.of(z0, batch_dims), knobs.to_json() + method.to_json())
+        shards = Shards.agree(group, part)
+        record["ranks"] = len(shards.parts)
     layout = StateLayout.of(z0, batch_dims)
     card = RunCard.capture(record, None, None, layout.device)
-    return run(f, z0, method, knobs, card, on_step, should_stop)
+    return run(f, z0, method, knobs, card, on_step, should_stop, shards)
 
 
 def run(
@@ -110,16 +125,31 @@ def run(
     card: RunCard,
     on_step: Callable[[Step], None] | None,
     should_stop: Callable[[], bool] | None,
+    shards: Shards | None = None,
 ) -> SolveResult:
     """Solve on a GPU without waiting for it where the knobs allow that, else step by step."""
     arguments = f, z0, method, knobs, card, on_step, should_stop
     if StateLayout.of(z0, knobs.batch_dims).device.type != "cuda":
-        return Driver(*arguments).run()
+        return Driver(*arguments, shards).run()
     from andersonn_core.device.driver import DeviceDriver, obstacle
 
-    reason = obstacle(method, knobs)
+    reason = obstacle(method, knobs) if shards is None else "its elements are on several ranks"
     if not reason:
         return DeviceDriver(*arguments).run()  # type: ignore[arg-type]
-    driver = Driver(*arguments)
+    driver = Driver(*arguments, shards)
     driver.notes = (f"every step waits for the host: {reason}",)
     return driver.run()
+
+
+def _check_sharded(
+    group: Any, method: MethodSpec, compact: bool, should_stop: Callable[[], bool] | None
+) -> None:
+    """Refuse, before any communication, what ranks could not decide alike."""
+    check_group(group)
+    problem = method.shard_problem()
+    if compact:
+        problem = "compact=True needs a map of some samples: solve with compact=False."
+    if should_stop is not None:
+        problem = "should_stop could differ between the ranks: bound the solve by max_iter."
+    if problem is not None:
+        raise KnobError(f"a solve with a group: {problem}")

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from andersonn_core import Anderson, Picard, ShortRecurrence, solve
-from andersonn_core.kernels import DifferenceWindow, ResidualWindow, loops, rows_for
+from andersonn_core.kernels import (
+    DifferenceWindow,
+    Previous,
+    ResidualWindow,
+    loops,
+    rows_for,
+)
 from andersonn_core.kernels.compiled_rows import CompiledRows
 from andersonn_core.least_squares import ScaledGram
 from andersonn_core.least_squares import loops as small_loops
@@ -134,6 +140,36 @@ def test_what_has_gaps_or_another_order_in_memory_gives_the_same_bits():
     assert torch.equal(plain, gaps)
     flat = f_z[:1].expand(4, 6)  # one row for all samples
     assert np.array_equal(rows.residual(z, flat, gaps), rows.residual(z, flat.clone(), plain))
+
+
+@dtypes
+@mixings
+@pytest.mark.parametrize(("batch", "n", "threads"), [(3, 33, 1), (2, 9000, 1), (2, 9000, 2)])
+def test_a_difference_that_comes_with_its_residual_is_the_one_stored_later(
+    batch, n, threads, mixing, dtype
+):
+    """Bit by bit, also where differences are given up between the two."""
+    torch.set_num_threads(threads)
+    m, steps = 3, 7
+    z, f_z = draw(2, steps, batch, n, dtype=dtype)
+    early, late = (DifferenceWindow.like(z[0], m, mixing, rows_for(z[0])) for _ in range(2))
+    last, _ = late.measure(z[0], f_z[0], torch.empty_like(z[0]))
+    for now in range(1, steps):
+        points = z[now], f_z[now], torch.empty_like(last)
+        previous = Previous(z[now - 1], last, early.count)
+        one, norms = early.measure(*points[:2], torch.empty_like(last), previous)
+        other, expected = late.measure(*points)
+        assert torch.equal(one, other) and np.array_equal(norms, expected)
+        for window in (early, late):
+            window.keep_newest(np.arange(batch) == now % 4, 1)
+        found = [window.append(z[now], other, z[now - 1], last, now) for window in (early, late)]
+        counted = (early.slot - np.arange(m)) % m < early.count[:, None]
+        for own, theirs in zip(found[0][:2], found[1][:2], strict=True):
+            assert np.array_equal(own[counted], theirs[counted])
+        assert np.array_equal(*(np.array(lengths, float) for *_, lengths in found), equal_nan=True)
+        assert torch.equal(early.du, late.du) and torch.equal(early.dg, late.dg)
+        assert np.array_equal(early.count, late.count)
+        last = other
 
 
 # samples on their own

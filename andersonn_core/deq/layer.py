@@ -217,7 +217,9 @@ class DEQ(nn.Module):
 
     def _forward_solve(self, f: CellMap, z0: Any) -> Driver:
         method = self.knobs.gradient.forward_method(self.knobs.method)
-        return self._solve(f, z0, method, self.knobs.forward, self.on_step)
+        driver = self._solve(f, z0, method, self.knobs.forward, self.on_step)
+        driver.state.lasting = self.knobs.gradient.reads_state
+        return driver
 
     def _solve(
         self,

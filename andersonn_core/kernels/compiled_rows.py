@@ -9,14 +9,14 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Floats
 from andersonn_core.compiling import prepare
 from andersonn_core.kernels import loops
-from andersonn_core.kernels.rows import Array
+from andersonn_core.kernels.rows import Array, Whole
 
 
-class CompiledRows:
+class CompiledRows(Whole):
     """NumPy's views of the tensors' memory, handed to the loops; a copy of what has gaps."""
 
     def __init__(self, limits: tuple[float, float], dtype: torch.dtype) -> None:
-        self.limits = limits
+        super().__init__(limits)
         prepare(loops.__name__, str(dtype).removeprefix("torch."))
 
     def view(self, values: Tensor) -> Array:
@@ -50,22 +50,25 @@ class CompiledRows:
         counts: Counts,  # (B,)
         mixing: float,
         points: tuple[Tensor, Tensor, Tensor, Tensor],  # (B, n)
-    ) -> tuple[Floats, Floats, Floats]:  # (B, m), (B, m), (B,)
+        f_z: Tensor | None = None,  # (B, n)
+    ) -> tuple[Floats, Floats, Floats, Floats]:  # (B, m), (B, m), (B,), (2, B)
         """One pass over the points and the columns."""
-        gram, rhs = np.empty((2, len(counts), len(rings[0])))
-        lengths, (z, last_z, g, last_g) = np.empty(len(counts)), map(self.view, points)
-        results = lengths, gram, rhs
-        loops.append(*rings, slot, mixing, counts, z, last_z, g, last_g, True, *results)
-        return gram, rhs, lengths
+        z, last_z, g, last_g = map(self.view, points)
+        begin, value = loops.DIFFERENCES, g
+        if f_z is not None:
+            begin, value = loops.RESIDUAL, self.view(f_z)
+        results = norms, lengths, gram, rhs = _results(len(counts), len(rings[0]))
+        loops.append(*rings, slot, mixing, counts, z, last_z, g, last_g, value, begin, *results)
+        return gram, rhs, lengths, norms
 
     def products(
         self, columns: Array, slot: int, counts: Counts, g: Tensor | None = None
     ) -> tuple[Floats, Floats]:  # (m, B, n), (B,), (B, n) -> (B, m), (B, m)
         """One pass over the columns."""
-        gram, rhs = np.empty((2, len(counts), len(columns)))
-        lengths, now = np.empty(len(counts)), columns[slot] if g is None else self.view(g)
-        results = lengths, gram, rhs
-        loops.append(columns, columns, slot, 0.0, counts, now, now, now, now, False, *results)
+        now = columns[slot] if g is None else self.view(g)
+        results = _, _, gram, rhs = _results(len(counts), len(columns))
+        rings, points = (columns, columns), (now, now, now, now, now)
+        loops.append(*rings, slot, 0.0, counts, *points, loops.PRODUCTS, *results)
         return gram, rhs
 
     def mix(
@@ -94,3 +97,8 @@ class CompiledRows:
         """By BLAS, too: it is rarely asked for."""
         products: Floats = np.vecdot(left.numpy(), right.numpy())
         return products
+
+
+def _results(batch: int, size: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Where `loops.append` writes: norms (2, B), lengths (B,), both products (B, m)."""
+    return np.empty((2, batch)), np.empty(batch), *np.empty((2, batch, size))

@@ -104,9 +104,12 @@ def enter(
         norms[1, b] = sqrt(norms[1, b])
 
 
+PRODUCTS, DIFFERENCES, RESIDUAL = 0, 1, 2  # what a pass of `append` begins with
+
+
 @compiled(
-    f"{RING}, {RING}, i8, f8, {COUNTS}, {POINTS}, {POINTS}, {POINTS}, {POINTS}, b1, "
-    f"{EACH}, {ROWS}, {ROWS}"
+    f"{RING}, {RING}, i8, f8, {COUNTS}, {POINTS}, {POINTS}, {POINTS}, {POINTS}, {POINTS}, i8, "
+    f"{ROWS}, {EACH}, {ROWS}, {ROWS}"
 )
 def append(
     du: Array,  # (m, B, n)
@@ -118,25 +121,33 @@ def append(
     last_z: Array,  # (B, n)
     g: Array,  # (B, n)
     last_g: Array,  # (B, n)
-    fresh: bool,
+    f_z: Array,  # (B, n)
+    begin: int,
+    norms: Floats,  # (2, B)
     lengths: Floats,  # (B,)
     gram: Floats,  # (B, m)
     rhs: Floats,  # (B, m)
 ) -> None:
-    """Where fresh, dg = g - last g and du = z - last z + mixing dg into their slot, and ||dz||.
+    """Inner products, of columns that are there or made here; of a residual made here, too.
 
-    Always the inner products of the column in that slot, and of g, with each sample's newest
-    `counts` columns; others are not read, and zero in the results.
+    From RESIDUAL on g = f(z) - z, ||g|| and ||f(z)||; from DIFFERENCES on dg = g - last g and
+    du = z - last z + mixing dg into their slot, and ||dz||. Always the inner products of the column
+    in that slot, and of g, with each sample's newest `counts` columns; others are not read, and
+    zero in the results.
     """
     size, batch, n = dg.shape
     for b in range(batch):
-        lengths[b] = 0.0
+        lengths[b] = norms[0, b] = norms[1, b] = 0.0
         for j in range(size):
             gram[b, j] = rhs[b, j] = 0.0
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
             new, now = dg[slot, b, start:stop], g[b, start:stop]
-            if fresh:
+            if begin == RESIDUAL:
+                left, right = gap(z[b, start:stop], f_z[b, start:stop], now)
+                norms[0, b] += left
+                norms[1, b] += right
+            if begin != PRODUCTS:
                 change, before = du[slot, b, start:stop], last_g[b, start:stop]
                 here, there = z[b, start:stop], last_z[b, start:stop]
                 weight, square = du.dtype.type(mixing), du.dtype.type(0)
@@ -163,6 +174,8 @@ def append(
                     gram[b, other] += second_new
                     rhs[b, other] += second_now
         lengths[b] = sqrt(lengths[b])
+        norms[0, b] = sqrt(norms[0, b])
+        norms[1, b] = sqrt(norms[1, b])
 
 
 @compiled()

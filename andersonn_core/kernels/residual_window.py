@@ -17,7 +17,7 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels.residual import checked
 from andersonn_core.kernels.rows import Rows, host
-from andersonn_core.kernels.window import of_samples, wipe, write
+from andersonn_core.kernels.window import Previous, of_samples, wipe, write
 
 
 @dataclass
@@ -59,7 +59,7 @@ class ResidualWindow:
         return self.g[0], self.g[-1]
 
     def measure(
-        self, z: Tensor, f_z: Tensor, own: Tensor
+        self, z: Tensor, f_z: Tensor, own: Tensor, previous: Previous | None = None
     ) -> tuple[Tensor, tuple[Floats, Floats]]:  # (B, n) each -> (B, n), (B,), (B,)
         """The newest residual, ||g|| and the scale of f(z).
 
@@ -103,7 +103,8 @@ class ResidualWindow:
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m + 1, m + 1) each
         """The inner products dG dP^T and dP dP^T of the differences from the newest."""
         p, g = (of_samples(ring, places) for ring in (self.p, self.g))
-        gp, pp = host(torch.bmm(g, p.mT)), host(torch.bmm(p, p.mT))
+        own = np.stack([host(torch.bmm(left, p.mT)) for left in (g, p)])
+        gp, pp = self.rows.total(own)
         return _of_differences(gp, self.slot), _of_differences(pp, self.slot)
 
     def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
@@ -114,8 +115,9 @@ class ResidualWindow:
         in the residuals, are made as long as the newest residual: shorter ones would be lost in it.
         """
         k, self.row = weights.shape[1], None
-        newest = torch.linalg.vector_norm(self.g[self.slot, places], dim=1)
-        weights = weights * host(newest)[:, None, None]
+        own = host(torch.linalg.vector_norm(self.g[self.slot, places], dim=1))
+        newest = np.sqrt(self.rows.total(own**2))
+        weights = weights * newest[:, None, None]
         slots: Counts = (self.slot - k + np.arange(k + 1)) % self.size
         alpha = weights.copy()
         alpha[:, :, self.slot] = 1 - weights.sum(2)
@@ -124,7 +126,7 @@ class ResidualWindow:
         for ring in (self.p, self.g):
             made = torch.bmm(factors, of_samples(ring, places))  # (A, k + 1, n)
             write(ring, slots, places, made)
-        products = host(torch.bmm(made, made.mT))
+        products = self.rows.total(host(torch.bmm(made, made.mT)))
         if not np.isfinite(products).all():
             wipe((self.p, self.g), slots, places, products)
         return slots, products

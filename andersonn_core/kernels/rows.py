@@ -6,12 +6,15 @@ rows so long that these are worth their start.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from andersonn_core.arrays import Counts, Floats
+from andersonn_core.arrays import Counts, Flags, Floats
+
+if TYPE_CHECKING:
+    from andersonn_core.sharding import Shards
 
 Array = Any  # NDArray or Tensor, whichever the rows work on
 
@@ -51,10 +54,12 @@ class Rows(Protocol):
         counts: Counts,  # (B,)
         mixing: float,
         points: tuple[Tensor, Tensor, Tensor, Tensor],  # z, last z, g, last g (B, n)
-    ) -> tuple[Floats, Floats, Floats]:  # (B, m), (B, m), (B,)
-        """Dg = g - last g and du = z - last z + mixing dg into their slot.
+        f_z: Tensor | None = None,  # (B, n)
+    ) -> tuple[Floats, Floats, Floats, Floats]:  # (B, m), (B, m), (B,), (2, B)
+        """Dg = g - last g and du = z - last z + mixing dg into their slot; before, g = f(z) - z.
 
-        Returns the `products`, and ||z - last z|| where the slot is 0.
+        Returns the `products`, ||z - last z|| where the slot is 0, and, given f(z), the norms as
+        `residual` does.
         """
         ...
 
@@ -86,9 +91,49 @@ class Rows(Protocol):
         """The inner product of each row with its other."""
         ...
 
+    def doubtful(self, norms: Floats) -> Flags:  # (B,) -> (B,)
+        """Which norms have to be made again, scaled by the largest entry."""
+        ...
 
-def rows_for(values: Tensor) -> Rows:  # (B, n)
-    """Who is fastest on states of this shape and device; what it needs is compiled by now."""
+    def total(self, sums: Floats) -> Floats:
+        """Sums over all elements, from those over the elements that are here."""
+        ...
+
+    def largest(self, values: Floats) -> Floats:
+        """The largest of all elements, from the largest of those that are here."""
+        ...
+
+
+class Whole:
+    """Rows that hold all elements of a sample."""
+
+    def __init__(self, limits: tuple[float, float]) -> None:
+        self.limits = limits
+
+    def doubtful(self, norms: Floats) -> Flags:  # (B,) -> (B,)
+        """All beyond the limits."""
+        low, high = self.limits
+        flags: Flags = ~((norms > low) & (norms < high))
+        return flags
+
+    def total(self, sums: Floats) -> Floats:
+        """The same."""
+        return sums
+
+    def largest(self, values: Floats) -> Floats:
+        """The same."""
+        return values
+
+
+def rows_for(values: Tensor, shards: Shards | None = None) -> Rows:  # (B, n)
+    """Who is fastest on states of this shape and device; what it needs is compiled by now.
+
+    With shards the states are this rank's part of larger ones.
+    """
+    if shards is not None:
+        from andersonn_core.kernels.sharded_rows import ShardedRows
+
+        return ShardedRows(rows_for(values), shards)
     info = torch.finfo(values.dtype)
     limits = 1e3 * info.tiny**0.5, 1e-3 * info.max**0.5
     if is_compiled(values.device, values.shape[1]):

@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Floats
-from andersonn_core.kernels.rows import Array, host
+from andersonn_core.kernels.rows import Array, Whole, host
 
 
-class TorchRows:
+class TorchRows(Whole):
     """Calls of torch on the tensors themselves."""
-
-    def __init__(self, limits: tuple[float, float]) -> None:
-        self.limits = limits
 
     def view(self, values: Tensor) -> Array:
         """The tensor itself."""
@@ -51,14 +48,16 @@ class TorchRows:
         counts: Counts,  # (B,)
         mixing: float,
         points: tuple[Tensor, Tensor, Tensor, Tensor],  # (B, n)
-    ) -> tuple[Floats, Floats, Floats]:  # (B, m), (B, m), (B,)
+        f_z: Tensor | None = None,  # (B, n)
+    ) -> tuple[Floats, Floats, Floats, Floats]:  # (B, m), (B, m), (B,), (2, B)
         """Three passes over the points, one more in slot 0, then those of `products`."""
         (du, dg), (z, last_z, g, last_g) = (ring[slot] for ring in rings), points
+        norms = np.empty((2, 0)) if f_z is None else self.residual(z, f_z, g)
         torch.sub(g, last_g, out=dg)
         torch.sub(z, last_z, out=du)
         lengths = np.empty(0) if slot else np.sqrt(self.squares(du))
         du.add_(dg, alpha=mixing)
-        return *self.products(rings[1], slot, counts, g), lengths
+        return *self.products(rings[1], slot, counts, g), lengths, norms
 
     def products(
         self, columns: Array, slot: int, counts: Counts, g: Tensor | None = None

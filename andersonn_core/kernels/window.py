@@ -9,15 +9,32 @@ business.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
-from andersonn_core.kernels.residual import measure
+from andersonn_core.kernels.residual import checked, measure
 from andersonn_core.kernels.rows import Rows, host
+
+
+class Previous(NamedTuple):
+    """What the next difference is taken from, and how many older ones will count beside it."""
+
+    z: Tensor  # (B, n)
+    g: Tensor  # (B, n)
+    older: Counts  # (B,) at most
+
+
+class Taken(NamedTuple):
+    """What came with a residual whose difference lies in the slot that is filled next."""
+
+    counted: Counts  # (B,) columns that were read
+    row: Floats  # (B, m)
+    rhs: Floats  # (B, m)
+    lengths: Floats  # (B,)
 
 
 @dataclass
@@ -31,6 +48,7 @@ class DifferenceWindow:
     stored: Counts  # (m,) the evaluation at which each slot was filled, -1 before
     count: Counts  # (B,) the newest so many differences of a sample count
     slot: int = -1  # filled last
+    taken: Taken | None = None  # of the difference that `append` takes next
     nothing: ClassVar[int] = 0  # differences in an empty ring
 
     def __post_init__(self) -> None:
@@ -65,10 +83,22 @@ class DifferenceWindow:
         return z.new_empty(z.shape), z.new_empty(z.shape)
 
     def measure(
-        self, z: Tensor, f_z: Tensor, own: Tensor
+        self, z: Tensor, f_z: Tensor, own: Tensor, previous: Previous | None = None
     ) -> tuple[Tensor, tuple[Floats, Floats]]:  # (B, n) each -> (B, n), (B,), (B,)
-        """The newest residual, in the caller's memory, ||g|| and the scale of f(z)."""
-        return own, measure(self.rows, z, f_z, own)
+        """The newest residual, in the caller's memory, ||g|| and the scale of f(z).
+
+        Given the previous point, the difference goes where `append` will find it, over the oldest,
+        and its products come with it: points read again would cost a pass.
+        """
+        self.taken = None
+        if previous is None:
+            return own, measure(self.rows, z, f_z, own)
+        slot, count = (self.slot + 1) % self.size, np.minimum(previous.older + 1, self.size)
+        points = z, previous.z, own, previous.g
+        rings = self._du, self._dg
+        row, rhs, lengths, norms = self.rows.append(rings, slot, count, self.mixing, points, f_z)
+        self.taken = Taken(count, row, rhs, lengths)
+        return own, checked(self.rows, norms, f_z, own)
 
     def keep_newest(self, samples: Flags | slice, count: int = 0) -> None:  # (B,)
         """Of what these samples have stored only so many differences count any more."""
@@ -77,16 +107,22 @@ class DifferenceWindow:
     def append(
         self, z: Tensor, g: Tensor, last_z: Tensor, last_g: Tensor, now: int
     ) -> tuple[Floats, Floats, Floats | None]:  # (B, n) each -> (B, m), (B, m), (B,)
-        """Store the newest differences over the oldest.
+        """Store the newest differences over the oldest, where `measure` has not done so.
 
         Returns their `products`, and in slot 0 also ||dz||.
         """
         self.slot = slot = (self.slot + 1) % self.size
         self.stored[slot] = now
         self.count = np.minimum(self.count + 1, self.size)
-        row, rhs, lengths = self.rows.append(
-            (self._du, self._dg), slot, self.count, self.mixing, (z, last_z, g, last_g)
-        )
+        if self.taken is None:
+            rings, points = (self._du, self._dg), (z, last_z, g, last_g)
+            row, rhs, lengths, _ = self.rows.append(rings, slot, self.count, self.mixing, points)
+        else:
+            count, row, rhs, lengths = self.taken
+            if np.count_nonzero(self.count < count):  # some went after the measurement
+                age = (slot - np.arange(self.size)) % self.size
+                row[age >= self.count[:, None]] = rhs[age >= self.count[:, None]] = 0.0
+        self.taken = None
         return row, rhs, None if slot else lengths
 
     def replace(
@@ -129,7 +165,9 @@ class DifferenceWindow:
     def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
         """The inner products dG dU^T and dU dU^T of some samples."""
         du, dg = (of_samples(ring, places) for ring in (self.du, self.dg))
-        return host(torch.bmm(dg, du.mT)), host(torch.bmm(du, du.mT))
+        own = np.stack([host(torch.bmm(left, du.mT)) for left in (dg, du)])
+        gu, uu = self.rows.total(own)
+        return gu, uu
 
     def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
         """Replace the columns of some samples by combinations of them, weights (A, k, m).
@@ -146,7 +184,7 @@ class DifferenceWindow:
             made = torch.bmm(factors, of_samples(ring, places))  # (A, k, n)
             write(ring, slots, places, made)
         self.count[places.cpu().numpy()] = k
-        products = host(torch.bmm(made, made.mT))
+        products = self.rows.total(host(torch.bmm(made, made.mT)))
         if not np.isfinite(products).all():
             wipe((self.du, self.dg), slots, places, products)
         return slots, products

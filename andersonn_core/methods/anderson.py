@@ -29,6 +29,7 @@ from andersonn_core.methods.keepers import Newest, Slide, Slow
 from andersonn_core.methods.randomizing import Draws, RandomMixing, RandomSkip, RandomWindow
 from andersonn_core.methods.steering import Rule, Sight, Steering
 from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.sharding import Shards, elements
 from andersonn_core.specs import KnobError, knob
 
 AUTO = "auto"
@@ -148,7 +149,20 @@ class Anderson(MethodSpec):
 
     def init(self, z: Tensor) -> WindowState:  # (B, n)
         """A workspace of at most n differences."""
-        batch, n = z.shape
+        return self.init_shard(z, None)
+
+    def shard_problem(self) -> str | None:
+        """A factorization of columns that no rank has."""
+        if self.least_squares == "qr":
+            return (
+                "least_squares = 'qr' needs whole columns, of which each rank has a part: use "
+                "least_squares = 'gram'."
+            )
+        return None
+
+    def init_shard(self, z: Tensor, shards: Shards | None) -> WindowState:  # (B, n)
+        """The same; n is that of the whole state."""
+        batch, n = len(z), elements(z, shards)
         settings = Settings(
             window=self.slots(n),
             mixing=self.first_mixing,
@@ -164,18 +178,19 @@ class Anderson(MethodSpec):
         )
         rules = self._rules(batch, settings.window)
         steering = Steering.of(batch, settings.window, settings.mixing, rules) if rules else None
-        return WindowState.of(z, settings, self._keeper(z), steering)
+        return WindowState.of(z, settings, self._keeper(z, shards), steering, shards)
 
     def step(self, state: WindowState, z: Tensor, f_z: Tensor) -> Tensor:
         """Return z + mixing g - (dZ + mixing dG)^T gamma (B, n); plain without differences."""
         return state.advance(z, f_z)
 
-    def _keeper(self, z: Tensor) -> Keeper:  # (B, n)
-        size, kept = self.slots(z.shape[1]), self.directions(z.shape[1])
+    def _keeper(self, z: Tensor, shards: Shards | None) -> Keeper:  # (B, n)
+        n = elements(z, shards)
+        size, kept = self.slots(n), self.directions(n)
         if self.restart == "deflated" and kept:
             return Slow(kept)
         if self.restart == "auto" and kept:
-            return Choosing.of(z, size, kept)
+            return Choosing.of(z, size, kept, shards)
         return Slide() if self.restart == "never" else Newest()
 
     def _rules(self, batch: int, slots: int) -> dict[str, Rule]:

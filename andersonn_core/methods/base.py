@@ -14,7 +14,8 @@ from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import Progress, Rows, measure
-from andersonn_core.specs import Spec, knob
+from andersonn_core.sharding import Shards
+from andersonn_core.specs import KnobError, Spec, knob
 from andersonn_core.timing import PartTimer
 
 # of a count: seconds of the map and of the step after it, in the last evaluations
@@ -84,6 +85,8 @@ class MethodState:
     progress: Progress
     timer: PartTimer = field(default_factory=PartTimer, kw_only=True)
     rtol: float = field(default=0.0, kw_only=True)  # the solve's, for methods that look ahead
+    # Whether somebody reads the history after the solve: what the last step used has to stay then.
+    lasting: bool = field(default=False, kw_only=True)
     norms: tuple[Floats, Floats] | None = field(default=None, kw_only=True)  # (B,), (B,)
     targets: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 
@@ -155,6 +158,14 @@ class MethodSpec(Spec):
     @abstractmethod
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """A workspace for states of this shape, dtype and device."""
+
+    def shard_problem(self) -> str | None:
+        """Why this method can't solve for a sharded state, and what to do; None: it can."""
+        return f"{self.label} does not know sharded states: use Anderson() or Picard()."
+
+    def init_shard(self, z: Tensor, shards: Shards | None) -> MethodState:  # (B, n)
+        """A workspace for a rank's part of the state; KnobError where there is none."""
+        raise KnobError(str(self.shard_problem()))
 
     @abstractmethod
     def step(self, state: Any, z: Tensor, f_z: Tensor) -> Tensor:  # (B, n), (B, n) -> (B, n)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import iterate_products, newest_directions
@@ -32,6 +32,7 @@ from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
 from andersonn_core.methods.short_recurrence import Orthogonal
 from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
+from andersonn_core.sharding import Shards
 
 AGAIN = 10  # the next probe comes after so many times the evaluations
 ROUNDING = 10.0  # an affine map's residual is foretold up to so many rounding errors of f(z)
@@ -79,10 +80,16 @@ class Choosing(Slide):
     decided: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, z: Tensor, size: int, kept: int) -> Choosing:  # (B, n)
+    def of(
+        cls, z: Tensor, size: int, kept: int, shards: Shards | None = None
+    ) -> Choosing:  # (B, n)
         """Nothing known yet."""
-        induced = Induced(Shadow.like(z, size))
+        induced = Induced(Shadow.like(z, size, shards))
         return cls(Slow(kept), Orthogonal(2), induced, np.zeros(len(z), np.int8), size)
+
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """All, where none may have to be folded."""
+        return self.slow.older(window, spent & (self.mode <= Mode.SLOW))
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """As each sample's mode says."""

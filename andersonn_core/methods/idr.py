@@ -30,6 +30,7 @@ from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keeper import Keeper
 from andersonn_core.methods.keepers import Slide, drop_lost
 from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.sharding import Shards
 from andersonn_core.specs import knob
 
 
@@ -39,20 +40,25 @@ class Shadow:
 
     signs: Tensor  # (n,) +-1
     columns: Floats  # (B, m, s) P dg_j
+    shards: Shards | None = None  # n is that of this rank's elements then
 
     @classmethod
-    def like(cls, z: Tensor, size: int) -> Shadow:  # (B, n)
+    def like(cls, z: Tensor, size: int, shards: Shards | None = None) -> Shadow:  # (B, n)
         """As many rows as the window has columns; the signs are the same in every solve."""
         generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, z.shape[1:], generator=generator).to(z) * 2 - 1
-        return cls(signs, np.zeros((len(z), size, size)))
+        first = 0 if shards is None else shards.first
+        end = first + z.shape[1]
+        drawn = torch.randint(0, 2, (end,), generator=generator, dtype=torch.int8)
+        return cls(drawn[first:].to(z) * 2 - 1, np.zeros((len(z), size, size)), shards)
 
     def products(self, values: Tensor) -> Floats:  # (B, n) -> (B, s)
         """P applied to each row."""
         s = self.columns.shape[1]
-        signed = torch.nn.functional.pad(values * self.signs, (0, -values.shape[1] % s))
+        before = 0 if self.shards is None else self.shards.first % s
+        after = -(before + values.shape[1]) % s
+        signed = torch.nn.functional.pad(values * self.signs, (before, after))
         sums: Floats = signed.reshape(len(values), -1, s).sum(1).cpu().double().numpy()
-        return sums
+        return sums if self.shards is None else self.shards.total(sums)
 
     def fill(self, columns: Tensor) -> None:  # (m, B, n)
         """Take all columns of a window."""
@@ -70,7 +76,7 @@ class Shadow:
 
     def select(self, places: Counts) -> Shadow:  # (A,)
         """The products of some samples."""
-        return Shadow(self.signs, self.columns[places])
+        return Shadow(self.signs, self.columns[places], self.shards)
 
 
 class Induced(Slide):

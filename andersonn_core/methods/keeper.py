@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.arrays import Counts, Events, Flags, Floats
+from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ class Probe:
 
 class Keeper(Protocol):
     """Decides what is kept of the history; one object a solve, told of every step."""
+
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """Which differences count beside the next one: the newest so many of a sample, at most.
+
+        Known before the next residual is, so that one pass over the window serves both. None: it
+        may not overwrite the oldest one yet. `spent` windows were used in full.
+        """
+        ...
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """Before the newest difference is stored."""

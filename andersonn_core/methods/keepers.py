@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.arrays import Counts, Events, Flags, Floats
+from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import slow_directions
 from andersonn_core.methods.keeper import Keeper, Probe
@@ -18,6 +19,10 @@ GROWTH = 1.1  # a residual that grows by this factor shows that the kept directi
 
 class Slide:
     """The newest m differences: the oldest is overwritten. The base of all keepers."""
+
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """All."""
+        return window.count
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """The ring does it."""
@@ -48,6 +53,10 @@ class Slide:
 class Newest(Slide):
     """The newest difference alone, after the full window was used once."""
 
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """None of those that were used in full."""
+        return np.where(spent, 0, window.count)
+
     def make_room(self, state: WindowState, event: Events) -> None:
         """Empty the windows that have been used in full."""
         if np.count_nonzero(state.spent):
@@ -66,6 +75,10 @@ class Slow(Slide):
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
+
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """All, where none is to be folded."""
+        return None if np.count_nonzero(spent) else window.count
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """Fold the windows that have been used in full; empty those whose residual grew."""

@@ -16,6 +16,7 @@ from andersonn_core.methods.base import (
     mixing_knob,
     no_event,
 )
+from andersonn_core.sharding import Shards
 
 
 class Picard(MethodSpec):
@@ -28,8 +29,16 @@ class Picard(MethodSpec):
 
     def init(self, z: Tensor) -> MethodState:  # (B, n)
         """No workspace beyond one residual."""
+        return self.init_shard(z, None)
+
+    def shard_problem(self) -> str | None:
+        """None."""
+        return None
+
+    def init_shard(self, z: Tensor, shards: Shards | None) -> MethodState:  # (B, n)
+        """The same."""
         plain = StepDiagnostics(no_event(z), np.full(len(z), self.mixing))
-        return MethodState(plain, z.new_empty(z.shape), rows_for(z), Progress.of(len(z)))
+        return MethodState(plain, z.new_empty(z.shape), rows_for(z, shards), Progress.of(len(z)))
 
     def step(
         self, state: MethodState, z: Tensor, f_z: Tensor

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from andersonn_core.arrays import Events, Flags, Floats
+from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keepers import Slide, drop_lost
@@ -33,6 +33,10 @@ class Orthogonal(Slide):
 
     def __init__(self, pairs: int) -> None:
         self.pairs = pairs
+
+    def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
+        """The pairs that are kept."""
+        return np.minimum(window.count, self.pairs)
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """Forget all but the newest pairs; all of them where they lead astray."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
-from andersonn_core.kernels import DifferenceWindow, Progress, ResidualWindow, rows_for
+from andersonn_core.kernels import DifferenceWindow, Previous, Progress, ResidualWindow, rows_for
 from andersonn_core.least_squares import (
     Filter,
     ResidualGram,
@@ -35,8 +35,10 @@ from andersonn_core.methods.fallback import FallbackState
 from andersonn_core.methods.guard import Guard
 from andersonn_core.methods.keeper import Keeper, Probe
 from andersonn_core.methods.steering import Steering
+from andersonn_core.methods.stretch import Stretch
 from andersonn_core.methods.window_diagnostics import WindowDiagnostics
 from andersonn_core.results import Event
+from andersonn_core.sharding import Shards, elements
 
 Window = DifferenceWindow | ResidualWindow
 Gram = ScaledGram | ResidualGram
@@ -78,7 +80,7 @@ class WindowState(MethodState):
     last_norm: Floats  # (B,) and ||g|| of it
     count: Counts  # (B,) differences stored since the last restart; -1: no residual yet
     spent: Flags  # (B,) the full window has been used once
-    stretch: Floats  # (B,) largest ||dz|| / ||dg|| of the differences in slot 0; NaN: not known
+    stretch: Stretch  # of the differences in slot 0
     fallback: FallbackState
     plain_step: WindowDiagnostics
     limit: Counts  # (B,) the most differences that a step uses now
@@ -92,11 +94,16 @@ class WindowState(MethodState):
 
     @classmethod
     def of(
-        cls, z: Tensor, settings: Settings, keeper: Keeper, steering: Steering | None = None
+        cls,
+        z: Tensor,
+        settings: Settings,
+        keeper: Keeper,
+        steering: Steering | None = None,
+        shards: Shards | None = None,
     ) -> WindowState:  # (B, n)
-        """A workspace of at most n differences: more would be dependent."""
-        batch, n = z.shape
-        size, rows, precision = min(settings.window, n), rows_for(z), torch.finfo(z.dtype).eps
+        """A workspace of at most n differences: more would be dependent; n of the whole state."""
+        batch, precision = len(z), torch.finfo(z.dtype).eps
+        size, rows = min(settings.window, elements(z, shards)), rows_for(z, shards)
         ridge = settings.regularization
         if ridge is None:
             ridge = default_regularization(z.dtype)
@@ -123,7 +130,7 @@ class WindowState(MethodState):
             last_norm=np.full(batch, np.inf),
             count=np.full(batch, window.nothing),
             spent=np.zeros(batch, np.bool_),
-            stretch=np.full(batch, np.nan),
+            stretch=Stretch(np.full(batch, np.nan)),
             fallback=FallbackState.of(batch, precision),
             limit=np.full(batch, size),
             mixing=mixing,
@@ -133,12 +140,21 @@ class WindowState(MethodState):
 
     def amplification(self) -> Floats:  # (B,)
         """The largest ||dz|| / ||dg|| seen: in every m-th step, which is when it is measured."""
-        return self.stretch
+        return self.stretch.found(self.rows)
 
     def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
         """The window says where: a ring of residuals holds it already."""
-        self.g, norms = self.window.measure(z, f_z, self.g)
+        self.g, norms = self.window.measure(z, f_z, self.g, self._previous())
         return norms
+
+    def _previous(self) -> Previous | None:
+        """What the window may take the next difference from at once; None: not yet, or never."""
+        window, begun = self.window, self.steps > self.settings.delay
+        if not isinstance(window, DifferenceWindow) or not (begun and window.size):
+            return None
+        needed = self.probe is not None or self.lasting
+        older = None if needed else self.keeper.older(window, self.spent)
+        return None if older is None else Previous(self.last_z, self.last_g, older)
 
     def notes(self) -> tuple[str, ...]:
         """The keeper's, the steering's and the guard's."""
@@ -239,8 +255,7 @@ class WindowState(MethodState):
                 window.erase(wild)
         self.count += 1 if storing is None else storing
         if lengths is not None:
-            ratio = lengths / np.sqrt(row[:, window.slot])
-            self.stretch = np.fmax(self.stretch, ratio)  # fmax passes over 0 / 0
+            self.stretch.add(lengths, row[:, window.slot].copy())
         return rhs
 
     def _watch(self, event: Events) -> None:
