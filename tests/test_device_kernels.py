@@ -41,14 +41,15 @@ types = pytest.mark.parametrize(("dtype", "ring", "error"), TYPES, ids=["f4", "b
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Those under test; few programs, so that one takes several blocks."""
+    """Those under test; few programs and sums at once, so that there are several rounds."""
     with np.errstate(all="ignore"):  # the interpreter computes with NumPy
         if FUSED is None:
             yield TorchKernels()
         else:
             from andersonn_core.device import triton_kernels
 
-            monkeypatch.setattr(triton_kernels, "WAVE", 3)
+            monkeypatch.setattr(triton_kernels, "WAVE", 6)
+            monkeypatch.setattr(triton_kernels, "SUMS", 4)
             yield triton_kernels.TritonKernels(block=BLOCK)
 
 
@@ -203,7 +204,7 @@ def feed(state, row, rhs, residual):
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("dependent", [False, True])
 def test_rows_give_the_weights_of_the_host_step_by_step(kernels, m, sliding, dependent):
-    batch, n, ridge, least = 3, 24, 1e-12, 1e-9
+    batch, n, ridge, least = 3, 24, 1e-5, 1e-3
     z = torch.zeros(batch, n, dtype=torch.float64, device=DEVICE)
     knobs = {"window": m, "sliding": sliding, "ridge": ridge, "precision": least}
     state, gram = state_for(kernels, z, **knobs), ScaledGram.of(batch, m, ridge, least)
@@ -299,7 +300,9 @@ def test_some_steps_are_those_of_the_reference(kernels, name, restart):
         numbers, expected.records.numbers, rtol=1e-6, atol=1e-7, equal_nan=True
     )
     assert found.records.event.tolist() == expected.records.event.tolist()
-    torch.testing.assert_close(found.best.cpu(), expected.best, rtol=1e-6, atol=1e-9)
+    assert expected.stretch.isfinite().any()
+    for mine, theirs in ((found.best, expected.best), (found.stretch, expected.stretch)):
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
 def test_a_small_solve_shows_whether_kernels_can_be_trusted(kernels):

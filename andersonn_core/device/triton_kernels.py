@@ -50,7 +50,7 @@ class TritonKernels:
             _bytes(state.evicted), state.stretch, state.records.numbers, state.records.event,
             state.knobs, batch, slot or 0, parts, rules.patience, rules.max_iter, rows,
             FIRST=slot is None, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
-            m=m, M=padded, CHUNK=min(_padded(parts), SUMS // padded),
+            m=m, M=padded, CHUNK=min(_padded(parts), max(SUMS // padded, 1)),
             num_warps=1 if parts * padded <= 256 and m <= 8 else 4,  # one need not wait for others
         )  # fmt: skip
 
