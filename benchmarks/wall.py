@@ -35,6 +35,7 @@ METHODS: dict[str, MethodSpec] = {
     "Auto": Auto(),
 }
 AUTO_LEAST = 0.95
+SHORT = 0.3  # seconds of forward iteration's solve
 ENOUGH = 0.05  # seconds that a method computes in a round, by so many solves
 
 
@@ -86,7 +87,7 @@ def measure(case: Case) -> dict[str, Any]:
     counts = {name: max(1, round(ENOUGH / taken)) for name, (taken, _) in first.items()}
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     results = {}
-    for turn in range(ROUNDS if counts["forward"] == 1 else MORE):
+    for turn in range(MORE if first["forward"][0] < SHORT else ROUNDS):
         for name in in_turn(turn):
             taken, results[name] = timed(name, counts[name])
             seconds[name].append(taken)
