@@ -47,7 +47,7 @@ CLOCK = """
 MODEL = "Bokeh.documents[0].get_model_by_name"
 FIRST_POINT = f"{MODEL}('lines of loss').data.x.length > 0"
 TEXTS = "[...Bokeh.documents[0].all_models].map(m => m.text).filter(t => typeof t == 'string')"
-READING = rf"{TEXTS}.map(text => text.match(/evaluation (\d+):/)).find(Boolean)?.[1]"
+READING = rf"{TEXTS}.map(text => text.match(/evaluation (\d+): read right/)).find(Boolean)?.[1]"
 
 
 def says(words: str) -> str:
