@@ -219,7 +219,9 @@ def test_rows_give_the_weights_of_the_host_step_by_step(kernels, m, sliding, dep
         columns[slot], g = generator.standard_normal((2, batch, n))
         if dependent and k in (1, 4):
             columns[slot, 0], columns[slot, 1] = 3 * columns[slot - 1, 0], 0.0
-        row, rhs = (np.einsum("mbn,bn->bm", columns, vector) for vector in (columns[slot], g))
+        row, rhs = (
+            np.einsum("mbn,bn->bm", columns, vector, order="C") for vector in (columns[slot], g)
+        )
         residual = np.linalg.norm(g, axis=1)
         stored = np.array([k - (k - j) % m for j in range(m)])
         lost = gram.store(slot, row, None, stored)
