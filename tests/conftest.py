@@ -55,6 +55,12 @@ NO_CHROMIUM = (
     "apt install chromium; macOS: brew install --cask chromium), or name it in CHROMIUM=/path/to/it"
 )
 TRACEBACK = "Traceback (most recent call last)"
+# Bokeh's own race: a page that is left just as the server pings it has lost its session by the time
+# that its last message, or its end, is handled (BokehTornado._keep_alive).
+LEFT_AT_A_PING = re.compile(
+    r'bokeh/server/connection\.py", line \d+, in session\n'
+    r"\s+assert self\._session is not None\n(\s+\^+\n)?AssertionError\n"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -160,7 +166,13 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
             process.kill()
             process.wait()
     # What was printed after the last test that used the server, e.g. when sessions ended.
-    assert TRACEBACK not in server.new_log(), server.log
+    assert tracebacks(server.new_log()) == [], server.log
+
+
+def tracebacks(log: str) -> list[str]:
+    """All but those of a page that was left at a ping."""
+    found = log.split(TRACEBACK)[1:]
+    return [each for each in found if not LEFT_AT_A_PING.search(each)]
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +180,7 @@ def _no_traceback_in_the_server_log(request: pytest.FixtureRequest) -> Iterator[
     yield
     if "lab_server" in request.fixturenames:
         new = request.getfixturevalue("lab_server").new_log()
-        if TRACEBACK in new:
+        if tracebacks(new):
             pytest.fail(f"the dashboard's server printed a traceback:\n{new}", pytrace=False)
 
 
