@@ -66,31 +66,38 @@ class SolveKnobs(Spec):
     )
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a driver is to do: f from a start whose layout says that it can be one."""
+
+    f: Callable[[Any], Any]
+    z0: Any
+    layout: StateLayout
+    method: MethodSpec
+    knobs: SolveKnobs
+    card: RunCard
+    on_step: Callable[[Step], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+    shards: Shards | None = None
+
+
 class Driver:
     """One solve; `rows` are the samples still evaluated: without compaction all, always.
 
     Shapes: B samples in the batch, A of them in the rows, n elements each, with shards this rank's.
     """
 
-    def __init__(
-        self,
-        f: Callable[[Any], Any],
-        z0: Any,
-        method: MethodSpec,
-        knobs: SolveKnobs,
-        card: RunCard,
-        on_step: Callable[[Step], None] | None,
-        should_stop: Callable[[], bool] | None,
-        shards: Shards | None = None,
-    ) -> None:
-        self.layout, self.shards = StateLayout.of(z0, knobs.batch_dims), shards
+    def __init__(self, task: Task) -> None:
+        self.f, self.layout, self.shards = task.f, task.layout, task.shards
+        self.method, self.knobs, self.card = task.method, task.knobs, task.card
+        self.on_step, self.should_stop = task.on_step, task.should_stop
         self.working = self.layout.working_dtype
-        check_memory(self.layout, method, shards)
-        self.f, self.method, self.knobs, self.card = f, method, knobs, card
-        self.on_step, self.should_stop = on_step, should_stop
+        check_memory(self.layout, self.method, self.shards)
         self.clock = clock_for(self.layout.device)
-        self.referee = Referee(self.layout.batch, knobs.rtol, knobs.atol, method.largest_window)
-        self.answer = self.layout.pack(z0).clone()  # (B, n)
+        self.referee = Referee(
+            self.layout.batch, self.knobs.rtol, self.knobs.atol, self.method.largest_window
+        )
+        self.answer = self.layout.pack(task.z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
         self.notes: tuple[str, ...] = ()  # of states that are gone

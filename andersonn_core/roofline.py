@@ -240,7 +240,7 @@ def _up(columns: float, together: int) -> int:
 def _loops_of_residuals(size: int) -> _Passes:
     """The plain step and all inner products with the residual, then the step."""
     columns = size + 1
-    enter = _Passes(2 + 2 * _up(columns, 3), 1 + columns - 1, 2 * columns, 0)
+    enter = _Passes(2 + 2 * _up(columns, 3), columns, 2 * columns, 0)
     return enter + _Passes(2 * _up(columns, 4), columns + 1, 0, 1)
 
 

@@ -16,7 +16,6 @@ under- or overflow in float64, or a value is not finite, another number or two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +41,8 @@ class Part:
     free: int | None = None  # bytes of memory
 
     @classmethod
-    def of(cls, start: Callable[[], StateLayout], knobs: str) -> Part:
-        """Of the start's layout; a start that is refused is a problem for all ranks."""
-        try:
-            layout = start()
-        except KnobError as error:
-            return cls(str(error))
+    def of(cls, layout: StateLayout, knobs: str) -> Part:
+        """Of a start's layout."""
         free = available_bytes(layout.device)
         return cls(None, layout.batch, layout.elements, str(layout.dtype), knobs, free)
 
@@ -61,13 +56,21 @@ class Shards:
     rank: int
 
     @classmethod
-    def agree(cls, group: Any, part: Part) -> Shards:
-        """Exchange the ranks' parts; KnobError, on every rank, where they don't fit together."""
+    def agree(cls, group: Any, z0: Any, batch_dims: int, knobs: str) -> tuple[StateLayout, Shards]:
+        """This rank's layout, and what all ranks say of theirs.
+
+        Raises KnobError, on every rank, where one's start is refused or they don't fit together.
+        """
+        try:
+            layout = StateLayout.of(z0, batch_dims)
+            part = Part.of(layout, knobs)
+        except KnobError as error:
+            part = Part(str(error))  # the others learn of it, too: `_check_parts` raises it
         parts: list[Any] = [None] * dist.get_world_size(group)
         dist.all_gather_object(parts, part, group)
         rank = dist.get_rank(group)
         _check_parts(parts, rank)
-        return cls(group, tuple(parts), rank)
+        return layout, cls(group, tuple(parts), rank)
 
     @property
     def elements(self) -> int:

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 from pydantic import InstanceOf
 
-from andersonn_core.driver import Driver, SolveKnobs, Step
+from andersonn_core.driver import Driver, SolveKnobs, Step, Task
 from andersonn_core.layout import StateLayout
 from andersonn_core.methods import METHODS, Anderson, MethodSpec
 from andersonn_core.problems import PROBLEMS
 from andersonn_core.problems.base import Problem, ProblemSpec
 from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
-from andersonn_core.sharding import Part, Shards, check_group
+from andersonn_core.sharding import Shards, check_group
 from andersonn_core.specs import KnobError, Spec, knob
 
 
@@ -42,14 +42,11 @@ class SolveSpec(SolveKnobs):
         `problem` is what `self.problem.build()` gave before, to save building it again.
         """
         problem = self.problem.build() if problem is None else problem
-        card = RunCard.capture(
-            self.to_dict(),
-            self.spec_id,
-            self.problem.seed,
-            problem.z0.device,
-            self.problem.data_hashes(),
-        )
-        return run(problem.f, problem.z0, self.method, self, card, on_step, should_stop)
+        layout, hashes = StateLayout.of(problem.z0, self.batch_dims), self.problem.data_hashes()
+        record, seed = self.to_dict(), self.problem.seed
+        card = RunCard.capture(record, self.spec_id, seed, layout.device, hashes)
+        f, z0 = problem.f, problem.z0
+        return run(Task(f, z0, layout, self.method, self, card, on_step, should_stop))
 
 
 def solve(
@@ -94,8 +91,6 @@ def solve(
         )
     if not callable(f):
         raise KnobError(f"f = {f!r} is not callable: give a function z -> f(z).")
-    if group is not None:
-        _check_sharded(group, method, compact, should_stop)
     knobs = SolveKnobs(
         rtol=rtol,
         atol=atol,
@@ -107,49 +102,44 @@ def solve(
     )
     name = f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__qualname__)}"
     record = knobs.to_dict() | {"problem": None, "map": name, "method": method.to_dict()}
-    shards = None
-    if group is not None:
-        part = Part.of(lambda: StateLayout.of(z0, batch_dims), knobs.to_json() + method.to_json())
-        shards = Shards.agree(group, part)
+    if group is None:
+        layout, shards = StateLayout.of(z0, batch_dims), None
+    else:
+        layout, shards = _agreed(group, z0, method, knobs, should_stop)
         record["ranks"] = len(shards.parts)
-    layout = StateLayout.of(z0, batch_dims)
     card = RunCard.capture(record, None, None, layout.device)
-    return run(f, z0, method, knobs, card, on_step, should_stop, shards)
+    return run(Task(f, z0, layout, method, knobs, card, on_step, should_stop, shards))
 
 
-def run(
-    f: Callable[[Any], Any],
-    z0: Any,
-    method: MethodSpec,
-    knobs: SolveKnobs,
-    card: RunCard,
-    on_step: Callable[[Step], None] | None,
-    should_stop: Callable[[], bool] | None,
-    shards: Shards | None = None,
-) -> SolveResult:
+def run(task: Task) -> SolveResult:
     """Solve on a GPU without waiting for it where the knobs allow that, else step by step."""
-    arguments = f, z0, method, knobs, card, on_step, should_stop
-    if StateLayout.of(z0, knobs.batch_dims).device.type != "cuda":
-        return Driver(*arguments, shards).run()
+    if task.layout.device.type != "cuda":
+        return Driver(task).run()
     from andersonn_core.device.driver import DeviceDriver, obstacle
 
-    reason = obstacle(method, knobs) if shards is None else "its elements are on several ranks"
-    if not reason:
-        return DeviceDriver(*arguments).run()  # type: ignore[arg-type]
-    driver = Driver(*arguments, shards)
+    reason = "its elements are on several ranks"
+    if task.shards is None and not (reason := obstacle(task.method, task.knobs)):
+        return DeviceDriver(task).run()
+    driver = Driver(task)
     driver.notes = (f"every step waits for the host: {reason}",)
     return driver.run()
 
 
-def _check_sharded(
-    group: Any, method: MethodSpec, compact: bool, should_stop: Callable[[], bool] | None
-) -> None:
-    """Refuse, before any communication, what ranks could not decide alike."""
+def _agreed(
+    group: Any,
+    z0: Any,
+    method: MethodSpec,
+    knobs: SolveKnobs,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[StateLayout, Shards]:
+    """This rank's part and all ranks' parts; a bad start on one rank is an error on all."""
     check_group(group)
+    # refused before any communication: what ranks could not decide alike
     problem = method.shard_problem()
-    if compact:
+    if knobs.compact:
         problem = "compact=True needs a map of some samples: solve with compact=False."
     if should_stop is not None:
         problem = "should_stop could differ between the ranks: bound the solve by max_iter."
     if problem is not None:
         raise KnobError(f"a solve with a group: {problem}")
+    return Shards.agree(group, z0, knobs.batch_dims, knobs.to_json() + method.to_json())

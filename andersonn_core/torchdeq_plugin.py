@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Flags
-from andersonn_core.driver import Driver, SolveKnobs, Step
+from andersonn_core.driver import Driver, SolveKnobs, Step, Task
+from andersonn_core.layout import StateLayout
 from andersonn_core.methods import METHODS, Anderson, Broyden, MethodSpec
 from andersonn_core.results import RUNNING, SolveResult
 from andersonn_core.runcard import RunCard
@@ -113,8 +114,9 @@ class Solver:
         card = RunCard.capture(record, None, None, start.device)
         together = Together(knobs.rtol, knobs.atol)
         endless = knobs.replace(rtol=0.0, atol=0.0)
-        look = best if best.at else None
-        driver = together.driver = Driver(f, start, method, endless, card, look, together)
+        layout = StateLayout.of(start, knobs.batch_dims)
+        task = Task(f, start, layout, method, endless, card, best if best.at else None, together)
+        driver = together.driver = Driver(task)
         driver.state.rtol = knobs.rtol
         return driver.run()
 

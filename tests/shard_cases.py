@@ -1,9 +1,10 @@
 """Fixed points whose states are cut into rows; each rank holds some of them, or none.
 
-Started as a program, `shard_cases.py RANK FOLDER`, it solves all cases as one of four processes, in
-groups of one, two and all of them, and writes what it found to FOLDER/RANK-of-RANKS.pt.
+Started as a program, `shard_cases.py FOLDER`, it solves all cases by four processes, in groups of
+one, two and all of them, and each writes what it found to FOLDER/RANK-of-RANKS.pt.
 """
 
+import multiprocessing
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -244,7 +245,8 @@ def failure(rank: int, group: Any) -> str:
     return ""
 
 
-def main(rank: int, folder: Path) -> None:
+def take_part(rank: int, folder: Path) -> None:
+    """Be one of the four."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=max(CUTS),
@@ -262,5 +264,17 @@ def main(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def main(folder: Path) -> int:
+    """Start all ranks; how many of them failed."""
+    found(CASES["full"])  # what is loaded once need not be loaded by each, where they are forked
+    processes = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    running = [processes.Process(target=take_part, args=(k, folder)) for k in range(max(CUTS))]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    return sum(process.exitcode != 0 for process in running)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1])))

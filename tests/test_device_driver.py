@@ -8,7 +8,8 @@ from device_cases import Operations, affine, broken, tanh
 from andersonn_core import PROBLEMS, Anderson, Picard, Status, solve
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
-from andersonn_core.driver import SolveKnobs
+from andersonn_core.driver import SolveKnobs, Task
+from andersonn_core.layout import StateLayout
 from andersonn_core.runcard import RunCard
 
 METHODS = {
@@ -21,7 +22,8 @@ METHODS = {
 
 def on_device(f, z0, method, on_step=None, should_stop=None, **knobs):
     card = RunCard.capture({}, None, None, torch.device("cpu"))
-    return DeviceDriver(f, z0, method, SolveKnobs(**knobs), card, on_step, should_stop)
+    layout, driven = StateLayout.of(z0, 1), SolveKnobs(**knobs)
+    return DeviceDriver(Task(f, z0, layout, method, driven, card, on_step, should_stop))
 
 
 def problem(name, **knobs):

@@ -142,7 +142,7 @@ def test_the_formula_of_a_step_counts_what_the_loops_do(form, mixing, m, monkeyp
         if now == steps + 2:
             names = ("residual", "enter", "append", "mix")
             python = {name: tally.run(getattr(loops, name)) for name in names}
-            for shared in ("gap", "inner", "add"):
+            for shared in ("gap", "inner", "differences", "add"):
                 monkeypatch.setattr(loops, shared, getattr(loops, shared).py_func)
             monkeypatch.setattr(compiled_rows, "loops", SimpleNamespace(**vars(loops) | python))
         f_z = torch.addcmul(torch.ones_like(z), z, torch.linspace(0.1, 0.9, shape[1]))

@@ -31,16 +31,11 @@ def folder(tmp_path_factory):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "shard_cases.py"), str(rank), str(folder)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(max(CUTS))
-    ]  # fmt: skip
-    printed = [process.communicate(timeout=240)[0] for process in running]
-    for process, text in zip(running, printed, strict=True):
-        assert process.returncode == 0, text
+    done = subprocess.run(
+        [sys.executable, str(HERE / "shard_cases.py"), str(folder)],
+        env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 

@@ -27,7 +27,7 @@ from andersonn_core.deq.starts import (
 from andersonn_core.deq.tape import TapedMap
 from andersonn_core.deq.trees import change, tensors
 from andersonn_core.deq.warm import WarmStart
-from andersonn_core.driver import Driver, SolveKnobs, Step
+from andersonn_core.driver import Driver, SolveKnobs, Step, Task
 from andersonn_core.layout import StateLayout
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.results import SolveResult
@@ -231,9 +231,9 @@ class DEQ(nn.Module):
     ) -> Driver:
         record = knobs.to_dict() | {"problem": None, "map": type(self.cell).__qualname__}
         record |= {"method": method.to_dict()}
-        device = next(tensors(z0)).device
-        card = RunCard.capture(record, None, None, device)
-        return Driver(f, z0, method, knobs, card, on_step, self.should_stop)
+        layout = StateLayout.of(z0, knobs.batch_dims)
+        card = RunCard.capture(record, None, None, layout.device)
+        return Driver(Task(f, z0, layout, method, knobs, card, on_step, self.should_stop))
 
     # -- the gradient -----------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,12 @@ from andersonn_core.device.buffers import DeviceState, Rules
 from andersonn_core.device.interface import Kernels, kernels_for
 from andersonn_core.device.looks import EVERY, LAG, Looks, Row
 from andersonn_core.device.overseer import Overseer
-from andersonn_core.driver import SolveKnobs, Step, check_memory
-from andersonn_core.layout import StateLayout
+from andersonn_core.driver import SolveKnobs, Step, Task, check_memory
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.outcome import result_of
 from andersonn_core.referee import DIVERGENCE
 from andersonn_core.results import RUNNING, History, SolveResult, Status
-from andersonn_core.runcard import RunCard
 from andersonn_core.timing import clock_for
 
 # Knobs of Anderson that only the host's loop has, with the values that the device can do, too.
@@ -55,24 +52,16 @@ class DeviceDriver:
     seconds are in the last row.
     """
 
-    def __init__(
-        self,
-        f: Callable[[Any], Any],
-        z0: Any,
-        method: Anderson,
-        knobs: SolveKnobs,
-        card: RunCard,
-        on_step: Callable[[Step], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        kernels: Kernels | None = None,
-    ) -> None:
-        self.layout = StateLayout.of(z0, knobs.batch_dims)
+    def __init__(self, task: Task, kernels: Kernels | None = None) -> None:
+        method = task.method
+        assert isinstance(method, Anderson), obstacle(method, task.knobs)
+        self.layout, self.method = task.layout, method
+        self.knobs, self.card = task.knobs, task.card
+        self.on_step, self.should_stop = task.on_step, task.should_stop
         check_memory(self.layout, method)
-        self.method, self.knobs, self.card = method, knobs, card
-        self.on_step, self.should_stop = on_step, should_stop
         self.clock = clock_for(self.layout.device)
-        self.map = self.layout.wrap(f)
-        self.z = self.layout.pack(z0).clone()  # (B, n)
+        self.map = self.layout.wrap(task.f)
+        self.z = self.layout.pack(task.z0).clone()  # (B, n)
         self.working = self.z.to(self.layout.working_dtype)  # (B, n) the same, as steps see it
         self.last = torch.zeros_like(self.working)  # (B, n) evaluated before
         window = method.slots(self.layout.elements)
@@ -81,7 +70,10 @@ class DeviceDriver:
         assert chosen is not None, choice.reason
         self.kernels, self.notes = chosen, (choice.reason,) if kernels is None else ()
         self.state = self._fresh_state(window)
-        self.looks, self.overseer = Looks(self.state), Overseer(self.state, knobs, method.fallback)
+        self.looks, self.overseer = (
+            Looks(self.state),
+            Overseer(self.state, task.knobs, method.fallback),
+        )
         self.rows: list[Row] = []
         self.marks: list[tuple[Any, Any, Any]] = []
         self.wall: list[float] = []

@@ -104,6 +104,20 @@ def enter(
         norms[1, b] = sqrt(norms[1, b])
 
 
+@compiled()
+def differences(
+    z: Line, last_z: Line, g: Line, last_g: Line, mixing: float, dg: Line, du: Line
+) -> float:
+    """Of g into dg, with those of z into du; ||dz||^2."""
+    square: float = du.dtype.type(0)
+    for i in range(len(dg)):
+        moved, difference = z[i] - last_z[i], g[i] - last_g[i]
+        dg[i] = difference
+        du[i] = moved + mixing * difference
+        square += moved * moved
+    return square
+
+
 PRODUCTS, DIFFERENCES, RESIDUAL = 0, 1, 2  # what a pass of `append` begins with
 
 
@@ -148,15 +162,10 @@ def append(
                 norms[0, b] += left
                 norms[1, b] += right
             if begin != PRODUCTS:
-                change, before = du[slot, b, start:stop], last_g[b, start:stop]
                 here, there = z[b, start:stop], last_z[b, start:stop]
-                weight, square = du.dtype.type(mixing), du.dtype.type(0)
-                for i in range(len(new)):
-                    moved, difference = here[i] - there[i], now[i] - before[i]
-                    new[i] = difference
-                    change[i] = moved + weight * difference
-                    square += moved * moved
-                lengths[b] += square
+                change, before = du[slot, b, start:stop], last_g[b, start:stop]
+                weight = du.dtype.type(mixing)
+                lengths[b] += differences(here, there, now, before, weight, new, change)
             for k in range(0, counts[b], 2):
                 j = (slot - k) % size
                 other = (j - 1) % size if k + 1 < counts[b] else j
