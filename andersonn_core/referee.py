@@ -20,11 +20,6 @@ STALL = 0.99  # the best residual must shrink to this fraction within max(50, 5 
 Rows = slice | Counts  # which samples of the batch are evaluated
 
 
-def least_patience(window: int) -> int:
-    """Evaluations without progress after which a sample has stalled."""
-    return max(50, 5 * window)
-
-
 class Referee:
     """The statuses (B,) of a batch and what they are judged by."""
 
@@ -32,7 +27,7 @@ class Referee:
         self.rtol, self.atol = rtol, atol
         self.status = np.full(batch, RUNNING, np.int8)
         self._limit = np.full(batch, np.inf)  # ||g|| above which a sample diverges
-        self._wait = least_patience(window)
+        self._wait = max(50, 5 * window)  # the least patience
         self._patience = np.full(batch, self._wait)
         self._since = np.zeros(batch, np.int64)  # the evaluation from which on it is expected
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from andersonn_core.device import DeviceState, Rules
 from andersonn_core.least_squares import default_regularization
-from andersonn_core.referee import DIVERGENCE, STALL
+from andersonn_core.referee import DIVERGENCE
 
 
 def draw(*shape, dtype=torch.float64, seed=0):
@@ -62,8 +62,6 @@ def rules_for(z, method, *, rtol, max_iter):
         mixing=method.mixing,
         sliding=method.restart == "never",
         divergence=DIVERGENCE,
-        stall=STALL,
-        patience=max(50, 5 * method.window),
     )
 
 
@@ -76,8 +74,8 @@ class Found:
 def drive(kernels, f, z0, rules, ring=None, state=None):
     """Evaluate and step in two buffers in turn, with nothing fancy."""
     if state is None:
-        rows = max(rules.max_iter, rules.patience + 1)
-        state = DeviceState.of(z0, rules, kernels.parts(z0, rules.window), rows, ring)
+        parts = kernels.parts(z0, rules.window)
+        state = DeviceState.of(z0, rules, parts, rules.max_iter, ring)
     z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
     for evaluation in range(rules.max_iter):
         slot = (evaluation - 1) % rules.window if evaluation else None

@@ -130,6 +130,26 @@ def test_samples_that_circle_go_on_with_plain_steps():
     assert found.diagnostics["plain_steps"] >= 30
 
 
+def test_a_sample_without_progress_stalls_at_most_so_late():
+    def answer(run):
+        calls = [0]
+
+        def wavering(z):  # sample 0 moves to and fro by 1 for ever, wherever it is
+            calls[0] += 1
+            return torch.stack((z[0] + (-1.0) ** calls[0], 0.5 * z[1] + 1))
+
+        z0 = torch.full((2, 3), 10.0, dtype=torch.float64)
+        return run(wavering, z0, Anderson(window=1, fallback=False), rtol=1e-9, max_iter=200)
+
+    expected = answer(solve)
+    found = answer(lambda *given, **knobs: on_device(*given, **knobs).run())
+    assert expected.status.tolist() == [Status.STALLED, Status.CONVERGED]
+    assert found.status.tolist() == expected.status.tolist()
+    late = found.sample_evals - expected.sample_evals
+    assert 0 <= late[0] <= LAG and late[1] == 0
+    torch.testing.assert_close(found.z, expected.z)
+
+
 def test_half_states_are_stepped_in_float32():
     f, z0 = affine()
     half = z0.to(torch.bfloat16)

@@ -17,19 +17,18 @@ from andersonn_core.results import RUNNING
 NUMBERS = (
     "relative_residual",
     "residual",
-    "best",
     "gain",
     "weight_norm",
     "condition",
     "depth",
 )
 # The numbers of `DeviceState.knobs`, in this order.
-KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence", "stall")
+KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is fixed for a solve; the stop tests are those of `Referee`."""
+    """What is fixed for a solve; the stop tests are `Referee`'s, without the one for a stall."""
 
     window: int  # m, from 1 on: at most the elements of a sample
     ridge: float  # added to the Gram matrix of unit diagonal
@@ -40,8 +39,6 @@ class Rules:
     sliding: bool = False  # no restart when the window is full
     atol: float = 0.0
     divergence: float = float("inf")  # a residual so many times the first ends a sample
-    stall: float = 0.0  # so does a best residual above this fraction of the one `patience` ago
-    patience: int = 0  # evaluations; 0: no such test
 
 
 @dataclass
@@ -141,8 +138,5 @@ def _check(rules: Rules, n: int, rows: int, state: torch.dtype, ring: torch.dtyp
         raise ValueError(
             f"window = {rules.window} is out of range: from 1 to the {n} elements of a sample."
         )
-    if rows <= rules.patience:
-        raise ValueError(
-            f"rows = {rows} is out of range: the stall test looks {rules.patience} evaluations "
-            "back; give more rows than that."
-        )
+    if rows < 1:
+        raise ValueError(f"rows = {rows} is out of range: the records take one row or more.")

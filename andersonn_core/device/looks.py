@@ -40,7 +40,7 @@ class _Look:
 
     first: int  # evaluations before it
     last: int  # the newest evaluation in it
-    parts: tuple[Tensor, ...]  # numbers (7, EVERY, B), event (EVERY, B), status (B,), evals (B,)
+    parts: tuple[Tensor, ...]  # numbers (6, EVERY, B), event (EVERY, B), status (B,), evals (B,)
     there: torch.cuda.Event | None  # None: the copies are there already
 
 

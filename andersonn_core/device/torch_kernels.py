@@ -59,7 +59,7 @@ class TorchKernels:
                 state.stretch.copy_(
                     torch.where(going, torch.fmax(state.stretch, ratio), state.stretch)
                 )
-        _record(state, ran, going, (relative, residual, state.best_score), step)
+        _record(state, ran, going, (relative, residual), step)
 
     def mix(
         self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, out: Tensor
@@ -102,7 +102,7 @@ def _inner(columns: Tensor, vector: Tensor) -> Tensor:  # (m, B, n), (B, n) -> (
     return torch.bmm(vector[:, None, :], columns.permute(1, 2, 0))[:, 0]
 
 
-# -- the stop tests, as `Referee` and `Progress` make them --------------------------------------
+# -- the stop tests but for a stall, as `Referee` and `Progress` make them -----------------------
 
 
 def _judge(state: DeviceState, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, 4)
@@ -133,7 +133,6 @@ def _verdict(
     finite = torch.isfinite(residual) & torch.isfinite(scale)
     reasons = (
         (state.evals >= state.rules.max_iter, Status.MAX_ITER),
-        (_stalled(state), Status.STALLED),
         ((residual > state.limit) | ~finite, Status.DIVERGED),
         (~finite & broken, Status.NONFINITE),
         (met, Status.CONVERGED),
@@ -144,39 +143,21 @@ def _verdict(
     return verdict
 
 
-def _stalled(state: DeviceState) -> Tensor:  # (B,)
-    """The best residual improved too little within `patience` evaluations."""
-    rules = state.rules
-    if not (rules.patience and rules.rtol):
-        return torch.zeros_like(state.newest)
-    before = _at(state.records["best"], state.evals - 1 - rules.patience)
-    return (state.evals > rules.patience) & (state.best_score > rules.stall * before)
-
-
-def _at(rows: Tensor, evaluation: Tensor) -> Tensor:  # (K, B), (B,) -> (B,)
-    """What each sample's record says of an evaluation."""
-    return rows.gather(0, _places(rows, evaluation))[0]
-
-
-def _places(rows: Tensor, evaluation: Tensor) -> Tensor:  # (..., K, B), (B,) -> (1, B)
-    return evaluation.long().remainder(rows.shape[-2])[None]
-
-
 def _record(
     state: DeviceState,
     ran: Tensor,
     going: Tensor,
-    judged: tuple[Tensor, Tensor, Tensor],
+    judged: tuple[Tensor, Tensor],
     step: _Step,
 ) -> None:  # (B,) each
     """The newest row, of those that ran."""
     taken = step.gain, step.weight_norm, step.condition, step.depth
     shown = [torch.where(going, values, torch.nan) for values in taken]
-    relative, residual, best = judged
-    numbers = torch.stack([relative, residual, best, *shown])[:, None]  # (7, 1, B)
+    numbers = torch.stack([*judged, *shown])[:, None]  # (6, 1, B)
     event = torch.where(going, step.event, 0)[None]
+    place = (state.evals - 1).long().remainder(len(state.records.event))  # (B,)
     for rows, values in ((state.records.numbers, numbers), (state.records.event, event)):
-        places = _places(rows, state.evals - 1).expand(values.shape)
+        places = place.expand(values.shape)
         dim = rows.dim() - 2
         old = rows.gather(dim, places)
         rows.scatter_(dim, places, torch.where(ran, values, old))

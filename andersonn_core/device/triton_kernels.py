@@ -48,7 +48,7 @@ class TritonKernels:
             state.products, state.squares, state.matrix, state.scale, state.gamma, state.count,
             state.status, state.evals, state.limit, state.best_score, _bytes(state.newest),
             _bytes(state.evicted), state.stretch, state.records.numbers, state.records.event,
-            state.knobs, batch, slot or 0, parts, rules.patience, rules.max_iter, rows,
+            state.knobs, batch, slot or 0, parts, rules.max_iter, rows,
             FIRST=slot is None, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
             m=m, M=padded, CHUNK=min(_padded(parts), max(SUMS // padded, 1)),
             num_warps=1 if parts * padded <= 256 and m <= 8 else 4,  # one need not wait for others

@@ -19,7 +19,6 @@ CONVERGED = tl.constexpr(int(Status.CONVERGED))
 MAX_ITER = tl.constexpr(int(Status.MAX_ITER))
 DIVERGED = tl.constexpr(int(Status.DIVERGED))
 NONFINITE = tl.constexpr(int(Status.NONFINITE))
-STALLED = tl.constexpr(int(Status.STALLED))
 RESTART = tl.constexpr(int(Event.RESTART))
 DROP = tl.constexpr(int(Event.DROP))
 NAN = tl.constexpr(float("nan"))
@@ -32,10 +31,8 @@ PRECISION = tl.constexpr(KNOBS.index("precision"))
 RTOL = tl.constexpr(KNOBS.index("rtol"))
 ATOL = tl.constexpr(KNOBS.index("atol"))
 DIVERGENCE = tl.constexpr(KNOBS.index("divergence"))
-STALL = tl.constexpr(KNOBS.index("stall"))
 RELATIVE = tl.constexpr(NUMBERS.index("relative_residual"))
 RESIDUAL = tl.constexpr(NUMBERS.index("residual"))
-BEST = tl.constexpr(NUMBERS.index("best"))
 GAIN = tl.constexpr(NUMBERS.index("gain"))
 WEIGHT_NORM = tl.constexpr(NUMBERS.index("weight_norm"))
 CONDITION = tl.constexpr(NUMBERS.index("condition"))
@@ -231,12 +228,12 @@ def reduced(partials, b, parts, first, stride, count: tl.constexpr, C: tl.conste
 
 @triton.jit
 def judge(
-    b, sums, status, evals, limit, best_score, newest, evicted, best_rows, knobs,
-    patience, max_iter, rows, batch, TINY: tl.constexpr,
+    b, sums, status, evals, limit, best_score, newest, evicted, knobs, max_iter,
+    TINY: tl.constexpr,
 ):  # fmt: skip
-    """The stop tests of a running sample, as `Referee` and `Progress` make them.
+    """The stop tests of a running sample but for a stall, as `Referee` and `Progress` make them.
 
-    Returns its status, how many evaluations it took, ||g||, ||g|| / ||f(z)|| and the best of those.
+    Returns its status, how many evaluations it took, ||g|| and ||g|| / ||f(z)||.
     """
     k = tl.arange(0, 4)
     rtol = tl.load(knobs + RTOL)
@@ -250,25 +247,20 @@ def judge(
     bound = tl.where(taken == 1, bound, tl.load(limit + b))
     before = tl.load(best_score + b)
     improved = relative < before
-    best = tl.where(improved, relative, before)
     was_newest = tl.load(newest + b) != 0
     met = (residual <= tl.load(knobs + ATOL) + rtol * scale) & (scale < INF)
     finite = is_finite(residual) & is_finite(scale)
     verdict = tl.where(taken >= max_iter, MAX_ITER, RUNNING)
-    looks = (patience > 0) & (rtol > 0) & (taken > patience)
-    place = tl.where(looks, (taken - 1 - patience) % rows, 0)
-    earlier = tl.load(best_rows + place.to(tl.int64) * batch + b)
-    verdict = tl.where(looks & (best > tl.load(knobs + STALL) * earlier), STALLED, verdict)
     verdict = tl.where((residual > bound) | (finite == 0), DIVERGED, verdict)
     verdict = tl.where((finite == 0) & (entry(sums, k, 3) > 0), NONFINITE, verdict)
     verdict = tl.where(met, CONVERGED, verdict)
     tl.store(status + b, verdict.to(tl.int8))
     tl.store(evals + b, taken)
     tl.store(limit + b, bound)
-    tl.store(best_score + b, best)
+    tl.store(best_score + b, tl.where(improved, relative, before))
     tl.store(evicted + b, (was_newest & (improved == 0)).to(tl.int8))
     tl.store(newest + b, (improved | met).to(tl.int8))
-    return verdict, taken, residual, relative, best
+    return verdict, taken, residual, relative
 
 
 @triton.jit
@@ -348,11 +340,11 @@ def weigh(
     tl.store(scale + b * m + j, lengths, mask=j < m)
 
 
-@triton.jit(do_not_specialize=["slot", "parts", "patience", "max_iter", "rows"])
+@triton.jit(do_not_specialize=["slot", "parts", "max_iter", "rows"])
 def solve(
     products, squares, matrix, scale, gamma, count, status, evals, limit, best_score, newest,
     evicted, stretch, numbers, event, knobs,
-    batch, slot, parts, patience, max_iter, rows,
+    batch, slot, parts, max_iter, rows,
     FIRST: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
     m: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -363,15 +355,13 @@ def solve(
     if tl.load(status + b) == RUNNING:
         lane = rows.to(tl.int64) * batch
         sums = reduced(squares, b, parts, 0, 4, 4, 4, CHUNK)
-        verdict, taken, residual, relative, best = judge(
-            b, sums, status, evals, limit, best_score, newest, evicted, numbers + BEST * lane,
-            knobs, patience, max_iter, rows, batch, TINY,
-        )  # fmt: skip
+        verdict, taken, residual, relative = judge(
+            b, sums, status, evals, limit, best_score, newest, evicted, knobs, max_iter, TINY
+        )
         place = ((taken - 1) % rows).to(tl.int64) * batch + b
         numbers += place
         tl.store(numbers + RELATIVE * lane, relative)
         tl.store(numbers + RESIDUAL * lane, residual)
-        tl.store(numbers + BEST * lane, best)
         plain = tl.where(verdict == RUNNING, 0.0, NAN).to(tl.float64)
         tl.store(numbers + GAIN * lane, 1.0 + plain)
         tl.store(numbers + WEIGHT_NORM * lane, plain)
