@@ -265,7 +265,7 @@ def test_samples_stop_when_and_as_the_referee_says(kernels):
     residual[:, 4] = 0.97 ** np.arange(steps)  # goes on to the end
     residual[4, 5] = np.inf  # its square overflows though its entries are finite
     residual[:, 6] = 0.9 ** np.minimum(np.arange(steps), 20)  # stands still late
-    residual[20:, 7] = 1e-6  # ends by the absolute part
+    residual[20:, 7] = 1.1e-5  # ends by the absolute part
     scale, broken = 1 + residual, np.isnan(residual)
     rtol, atol = 1e-5, 2e-6
     referee, progress = Referee(8, rtol, atol, 1), Progress.of(8)

@@ -47,6 +47,7 @@ def obstacle(method: MethodSpec, knobs: SolveKnobs) -> str:
 class DeviceDriver:
     """One solve by Anderson's method; the same statuses, counts and history as `Driver`'s.
 
+    But for a stall: the host decides it from the rows, so that sample stops as late as they come.
     f is called up to LAG times more than the samples need, as the host learns late that all have
     stopped; they don't move any more. `diagnostics["surplus_evals"]` counts these calls, and their
     seconds are in the last row.
