@@ -154,8 +154,8 @@ def soak(made: Server, minutes: float) -> float:
 def measure(browser: Any, table: Table, minutes: float) -> None:
     """All figures, one after the other."""
     with server() as made:
-        warm = Trainee(browser, made.url)  # the first training of a server loads libraries
-        warm.start()
+        warm = Trainee(browser, made.url)
+        print(f"{'':<4}first point of the server's first training: {warm.start():.0f} ms")
         time.sleep(3.0)
         warm.stop()
         warm.close()

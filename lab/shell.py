@@ -140,6 +140,7 @@ class Shell:
             view.open(self._setup, self._run)
             view.changed = self._sync
             view.show()
+            self.schedule.when_ready(view.registry.prepare)
 
     def _begin_convergence(self, view: Convergence) -> None:
         view.pins_changed, view.settled_after = self._sync, 0

@@ -160,7 +160,7 @@ assert (pathlib.Path(lab.__file__).parent / "recordings" / "README.md").exists()
 assert andersonn_core.__version__ == sys.argv[2]
 from andersonn_core import PROBLEMS, Anderson, solve
 for name in ("affine", "digits_deq"):
-    problem = PROBLEMS[name](batch_size=4).build()
+    problem = PROBLEMS[name](batch_size=4, dtype="float32").build()
     result = solve(problem.f, problem.z0, Anderson(window=5), rtol=1e-4)
     assert bool(result.converged.all()), name
     print(name, result.num_evals)

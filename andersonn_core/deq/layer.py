@@ -161,9 +161,13 @@ class DEQ(nn.Module):
             knobs["gradient"] = _gradient(knobs["gradient"])
         self.knobs = _checked(self.knobs.replace(**knobs))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Any, z0: Any = None) -> Any:
         """The equilibria of x from z0; None: `cell.initial_state(x)`, or zeros like x."""
+        if torch.compiler.is_compiling():  # as a decorator it would import torch's whole compiler
+            return torch.compiler.disable(self._equilibria)(x, z0)
+        return self._equilibria(x, z0)
+
+    def _equilibria(self, x: Any, z0: Any) -> Any:
         warming = z0 is None and self.knobs.warm_start and self.training
         z0 = self._warm_start(x) if warming else self._start(x, z0)
         if self.knobs.compact:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from lab.pool import Pool
 from lab.runner import POOL
+from lab.training.lane import load_optimizer
 from lab.training.race import BUSY, RECORD, Race, Result
 from lab.training.setup import Setup
 
@@ -73,6 +74,10 @@ class Registry:
         self.folder, self.pool, self._clock = folder or cache_folder(), pool, clock
         self._races: dict[str, Race] = {}
         self._lock = threading.RLock()
+
+    def prepare(self) -> None:
+        """Load what a training needs before somebody presses Start."""
+        self.pool.submit(load_optimizer)
 
     def start(self, setup: Setup, visitor: str, pins: list[Result] | None = None) -> Race:
         """Begin a training; raises Refused with the reason."""
