@@ -425,9 +425,9 @@ def test_the_page_is_never_blank_and_follows_a_training_to_its_end(server):
     assert words.INVITATION in page.curves.loss.texts.data["text"]
     assert len(page.digits.digits.tiles.data["x"]) == probe.DIGITS
     page.start()
-    assert page.key and page.answer.stop.visible and not page.answer.start.visible
+    assert page.key and not page.answer.stop.disabled and page.answer.start.disabled
     desk.until(lambda: page.race.state == "finished")
-    desk.until(lambda: page.answer.start.visible)
+    desk.until(lambda: not page.answer.start.disabled)
     assert lines(page) == {"x": 2, "y": 2}
     assert "of the test digits" in page.answer.headline.object
     assert page.digits.slider.end >= 2 and not page.digits.slider.disabled
@@ -457,7 +457,7 @@ def test_two_visitors_see_the_same_training_and_only_one_may_stop_it(server):
     other.until(lambda: lines(other.page)["x"] == 2)
     other.page.stop()
     other.page.pause()
-    assert mine.page.race.state == "running" and not other.page.answer.stop.visible
+    assert mine.page.race.state == "running" and other.page.answer.stop.disabled
     assert "somebody else" in other.page.answer.status.object
     other.page.close()
     mine.page.rail.set("window", 2)
@@ -469,7 +469,7 @@ def test_two_visitors_see_the_same_training_and_only_one_may_stop_it(server):
     mine.page.start()
     assert "under way already" in mine.page.answer.status.object
     mine.page.stop()
-    mine.until(lambda: mine.page.answer.start.visible)
+    mine.until(lambda: not mine.page.answer.start.disabled)
     assert "Stopped after" in mine.page.answer.status.object
     mine.page.close()
 

@@ -69,14 +69,16 @@ class TrainAnswer(pn.viewable.Viewer):
         under_way = mine and state in ("waiting", "running", "paused")
         goes_on = state == "paused" or state in ("stopped", "interrupted")
         label = {"paused": "Resume", "stopped": "Resume", "interrupted": "Resume"}
-        self.start.visible = not under_way
+        # Disabled, not hidden: the browser lays out the whole page anew where something appears.
+        self.start.disabled = under_way
         self.pause.param.update(
-            visible=under_way or goes_on,
             label=label.get(state, "Pause"),
             icon="play_arrow" if state in label else "pause",
-            disabled=bool(race and race.pausing) or (state == "paused" and not mine),
+            disabled=not (under_way or goes_on)
+            or bool(race and race.pausing)
+            or (state == "paused" and not mine),
         )
-        self.stop.visible = under_way
+        self.stop.disabled = not under_way
 
     def __panel__(self) -> pn.viewable.Viewable:
         bar = pn.Row(

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from andersonn_core import DATASETS
 from andersonn_core.data import ImageSet
 from andersonn_core.training import (
@@ -34,11 +32,9 @@ def images() -> ImageSet:
     return DATASETS["digits"]()
 
 
-def load_optimizer() -> None:
-    """Load what torch loads with an optimizer's first step: two seconds, once a process."""
-    weight = torch.zeros(1, requires_grad=True)
-    weight.sum().backward()
-    torch.optim.Adam([weight]).step()
+def warm_up() -> None:
+    """A batch of a training that nobody sees: what is loaded with it takes seconds, but once."""
+    Trainer(TrainSpec(batch_size=16), images=images()).step()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from lab.pool import Pool
 from lab.runner import POOL
-from lab.training.lane import load_optimizer
+from lab.training.lane import warm_up
 from lab.training.race import BUSY, RECORD, Race, Result
 from lab.training.setup import Setup
 
@@ -77,7 +77,7 @@ class Registry:
 
     def prepare(self) -> None:
         """Load what a training needs before somebody presses Start."""
-        self.pool.submit(load_optimizer)
+        self.pool.submit(warm_up)
 
     def start(self, setup: Setup, visitor: str, pins: list[Result] | None = None) -> Race:
         """Begin a training; raises Refused with the reason."""
