@@ -174,10 +174,11 @@ class Maps(Card):
         if running and now - self._said < SAID_EVERY:
             return
         self._said = now if running else 0.0
-        self.button.param.update(
-            label="Stop" if running else "Go on",
-            icon="stop_circle" if running else "play_circle",
-            visible=running or bool(news and news.stopped),
+        stopped = not running and bool(news and news.stopped)
+        self.button.param.update(  # disabled, not hidden: the page would be laid out anew
+            label="Go on" if stopped else "Stop",
+            icon="play_circle" if stopped else "stop_circle",
+            disabled=not (running or stopped),
         )
         if news is None:
             sentence = "Computing ..."
