@@ -4,8 +4,9 @@
 
 Headless Chromium, the server and the training share this machine's cores. An answer counts when
 the browser has it: the first point of a curve, the word "Stopped", the words that acknowledge a
-slider, the readings of the digits. Another visitor's Convergence page is measured without and with
-a training under way. Memory is the server's resident size while one training runs.
+slider, the readings of the digits. Another visitor's Convergence page is measured while a training
+is paused and while it runs, in turn; its tab, which is on another machine in truth, shows nothing
+then. Memory is the server's resident size while one training runs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import page as convergence
-from benchmarks.page import ARGUMENTS, CHROMIUM, Server, Table, Visitor, quantile, server
+from benchmarks.page import ARGUMENTS, CHROMIUM, WARM, Server, Table, Visitor, quantile, server
 
-STARTS, MOVES = 5, 24
+STARTS, MOVES, ROUNDS, SETTLED = 5, 24, 3, 4
 WARM_MINUTES, MINUTES, SAMPLE = 0.5, 2.0, 5.0  # of the memory's measurement; seconds
 CHOICES = "train=epochs=100;batch_size=16"
 FIRST, STOP, SLIDER = 1500, 500, 200  # targets, ms
 SLOWER, GROWTH = 1.3, 1.0  # targets: times, MiB/min
+
+AWAY = "about:blank"
+OTHER = {"Pause": "Resume", "Resume": "Pause"}  # what the button says then
 
 # Milliseconds from an event in the page to the first frame in which a condition holds.
 CLOCK = """
@@ -106,6 +110,15 @@ class Trainee:
         before = self.page.evaluate(f"() => {READING}")
         return self.slide("evaluation", key, f"{READING} !== '{before}'")
 
+    def away(self, name: str) -> None:
+        """Press a button, here or after coming back, and look at something else."""
+        if self.page.url == AWAY:
+            self.page.goto(self.address, wait_until="networkidle")
+        self.button(name).click(timeout=60_000)
+        self.button(OTHER[name]).wait_for(timeout=60_000)
+        self.address = self.page.url
+        self.page.goto(AWAY)
+
     def close(self) -> None:
         """Leave; the training goes on."""
         self.page.context.close()
@@ -132,11 +145,27 @@ def answers(table: Table, trainee: Trainee, starts: int, moves: int) -> None:
         print(f"{'':<4}95 %: {quantile(times, 0.95):.0f} ms", flush=True)
 
 
-def beside(browser: Any, made: Server, moves: int) -> float:
-    """Median milliseconds of moves on another visitor's Convergence page."""
-    times, visitor = convergence.latencies(browser, made, convergence.PROBLEMS["tanh"], moves)
-    Visitor.close(visitor)
-    return statistics.median(times)
+def beside(table: Table, browser: Any, made: Server, trainee: Trainee) -> None:
+    """Moves on another visitor's Convergence page, while a training is paused and while it runs."""
+    visitor = Visitor(browser, f"{made.url}/app?{convergence.PROBLEMS['tanh']}")
+    times: dict[str, list[float]] = {"Pause": [], "Resume": []}
+    _moves(visitor, WARM)
+    for _ in range(ROUNDS):
+        for name, found in times.items():
+            trainee.away(name)
+            found += _moves(visitor, SETTLED + MOVES // 2)[SETTLED:]
+    visitor.close()
+    alone, together = map(statistics.median, times.values())
+    print(f"{'':<4}another visitor's move alone {alone:.0f} ms, median of {len(times['Pause'])}")
+    table.row("the same while a training runs, over alone", together / alone, "x", SLOWER)
+
+
+def _moves(visitor: Visitor, count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        times.append(visitor.move())
+        time.sleep(0.25)
+    return times
 
 
 def soak(made: Server, minutes: float) -> float:
@@ -159,14 +188,11 @@ def measure(browser: Any, table: Table, minutes: float) -> None:
         time.sleep(3.0)
         warm.stop()
         warm.close()
-        alone = beside(browser, made, MOVES)
         trainee = Trainee(browser, made.url)
         answers(table, trainee, STARTS, MOVES)
-        slower = beside(browser, made, MOVES) / alone
-        print(f"another visitor's Convergence page alone: {alone:.0f} ms, median")
-        table.row("the same while a training runs, over alone", slower, "x", SLOWER)
+        beside(table, browser, made, trainee)
         table.row(f"server's growth over {minutes:g} minutes", soak(made, minutes), "MiB/m", GROWTH)
-        trainee.stop()
+        trainee.close()
 
 
 def main() -> int:
