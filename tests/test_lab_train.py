@@ -490,6 +490,25 @@ def test_changes_are_marked_in_the_curves(server):
     assert page.key == ""
 
 
+@pytest.mark.parametrize(
+    ("regime", "axis", "last", "end"),
+    [
+        ("tolerance", "passes", 0.0, 30.0), ("tolerance", "passes", 0.3, 0.5),
+        ("tolerance", "passes", 4.9, 10.0), ("tolerance", "passes", 21.0, 30.0),
+        ("tolerance", "seconds", 0.0, 1.0), ("tolerance", "seconds", 70.0, 100.0),
+        ("time", "seconds", 0.0, 45.0), ("time", "seconds", 44.0, 45.0),
+    ],
+)  # fmt: skip
+def test_an_axis_grows_with_its_lines_to_the_end_that_is_known(server, regime, axis, last, end):
+    setup = Setup(regime=regime, epochs=30, seconds=45)
+    race = Race("0" * 12, setup, "", Path("nowhere"), server.pool)
+    series = Series()
+    if last:
+        series.add(dict.fromkeys(Series().columns(), 1.0) | {axis: last})
+        race.lanes = {"picard": SimpleNamespace(series=series)}
+    assert View(race, Setup(), axis).end == end
+
+
 def test_a_pinned_result_keeps_its_numbers():
     result = Result("anderson", Setup().to_dict(), 3.0, 0.978, 41.0, 900, 1.61)
     assert Result(**json.loads(json.dumps(vars(result)))) == result

@@ -249,10 +249,9 @@ class TrainPlot:
         )  # fmt: skip
 
 
-def nice(number: float) -> float:
-    """The next larger number of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten."""
+def nice(number: float, steps: Sequence[float] = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)) -> float:
+    """The next larger one of these numbers times a power of ten; 1 for what is not positive."""
     if not number > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(number))
-    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
     return power * next(step for step in steps if step * power >= number * (1 - 1e-9))

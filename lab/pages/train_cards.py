@@ -24,6 +24,8 @@ from lab.training.race import Race
 from lab.training.setup import METHODS, Setup
 
 AXES = {"by epoch": "passes", "by seconds": "seconds", "by evaluations": "evals"}
+ROOM = 1.3  # of an axis that grows beyond its lines, whose names stand at their ends
+COARSE = (1, 2, 5, 10)  # its steps
 ORDER = tuple(reversed(METHODS))  # painted in this order, the hero last
 NONE: Extras = Extras()
 
@@ -44,14 +46,14 @@ class View:
 
     @property
     def end(self) -> float:
-        """Where the axis ends; it is moved seldom."""
+        """Where the axis ends: it grows with the lines, in few steps, to the end that is known."""
         setup = self.setup if self.race is None else self.race.setup
-        if self.axis == "passes" and setup.regime != "time":
-            return float(setup.epochs)
-        if self.axis == "seconds" and setup.regime == "time":
-            return float(setup.seconds)
         last = max((lane.series.last(self.axis) for lane in self.lanes.values()), default=0.0)
-        return nice(last * 1.05) if last > 0 else 1.0
+        by_time = setup.regime == "time"
+        if self.axis == ("seconds" if by_time else "passes"):
+            whole = float(setup.seconds if by_time else setup.epochs)
+            return min(nice(last * ROOM, COARSE), whole) if last > 0 else whole
+        return nice(last * ROOM, COARSE)
 
     def marks(self) -> Extras:
         """Where knobs changed; Anderson's changes hold those of forward iteration, too."""
