@@ -8,6 +8,7 @@ from device_cases import Operations, affine, broken, tanh
 from andersonn_core import PROBLEMS, Anderson, Picard, Status, solve
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
+from andersonn_core.device.torch_kernels import TorchKernels
 from andersonn_core.driver import SolveKnobs, Task
 from andersonn_core.layout import StateLayout
 from andersonn_core.runcard import RunCard
@@ -128,6 +129,56 @@ def test_samples_that_circle_go_on_with_plain_steps():
     assert found.converged.all() and not alone.converged.all()
     assert found.diagnostics["fallbacks"] >= 1
     assert found.diagnostics["plain_steps"] >= 30
+
+
+class Launches(TorchKernels):
+    """Kernels that count as one operation each, as the fused ones are."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __getattribute__(self, name):
+        work = super().__getattribute__(name)
+        if name not in ("advance", "solve", "mix"):
+            return work
+
+        def launch(*arguments):
+            before = len(self.seen.names)
+            work(*arguments)
+            self.seen.names[before:] = [name]
+
+        return launch
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_an_iteration_takes_few_operations(fallback, capsys):
+    """All but the map's: launches, copies to the host, masks."""
+    seen, calls = Operations(), []
+
+    def f(z):
+        before = len(seen.names)
+        value = torch.tanh(z) + 1
+        del seen.names[before:]
+        calls.append(before)
+        return value
+
+    layout, z0 = StateLayout.of(torch.zeros(3, 40), 1), torch.zeros(3, 40)
+    knobs = SolveKnobs(rtol=0.0, max_iter=60)
+    card = RunCard.capture({}, None, None, torch.device("cpu"))
+    task = Task(f, z0, layout, Anderson(fallback=fallback), knobs, card)
+    driver = DeviceDriver(task, Launches(seen))
+    with seen:
+        driver.run()
+    views = "view", "select", "slice", "unsqueeze", "alias", "detach"  # no work for the device
+    found = [
+        [name for name in seen.names[first:last] if not name.startswith(views)]
+        for first, last in zip(calls[4:-4], calls[5:-3], strict=True)
+    ]
+    with capsys.disabled():
+        longest = max(found, key=len)
+        print(f"\n{len(longest)} operations at most, {np.mean([*map(len, found)]):.1f} on average:",
+              ", ".join(longest))  # fmt: skip
+    assert all({"advance", "solve", "mix"} <= set(each) and len(each) <= 12 for each in found)
 
 
 def test_a_sample_without_progress_stalls_at_most_so_late():
