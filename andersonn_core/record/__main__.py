@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Record; 1 where a section failed, 2 where the device is not there."""
     typed = arguments(words)
     try:
-        device = available_device(typed.device)
+        device = available_device("cuda:0" if typed.device == "cuda" else typed.device)
     except KnobError as error:
         print(f"{error} (--device cpu records this machine's CPU.)", file=sys.stderr)
         return 2

@@ -45,9 +45,10 @@ def _inference(settings: Settings, share: Share) -> Iterator[Row]:
 
 def _training(settings: Settings, share: Share) -> Iterator[Row]:
     """Batches of the same training, all methods and devices in turn."""
+    size = settings.of(BATCH_SIZE, 8)
     trainers = {
         (name, device): Trainer(
-            TrainSpec(method=method, batch_size=BATCH_SIZE, device=str(device), epochs=1000)
+            TrainSpec(method=method, batch_size=size, device=str(device), epochs=1000)
         )
         for device in settings.devices
         for name, method in METHODS.items()
@@ -57,7 +58,9 @@ def _training(settings: Settings, share: Share) -> Iterator[Row]:
             trainer.step()
             settle(device)
     for (name, device), trainer in trainers.items():
-        yield {"what": "training", "method": name, "batch_size": BATCH_SIZE, **place(device),
+        if trainer.at.step <= WARM_UP:
+            return
+        yield {"what": "training", "method": name, "batch_size": size, **place(device),
                **_batches(trainer)}  # fmt: skip
 
 

@@ -38,6 +38,8 @@ def record(settings: Settings, minutes: float, tell: Tell = print) -> dict[str, 
     """Measure all sections on one torch thread and return the content of a recording."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    if settings.device.type == "cuda":
+        torch.cuda.set_device(settings.device)  # whose stream the clocks are on
     budget, began = Budget(60 * minutes), datetime.now(UTC)
     knobs = {"recording": SCHEMA, "minutes": minutes, "quick": settings.quick}
     card = RunCard.capture(knobs, None, None, settings.device)

@@ -12,11 +12,8 @@ from andersonn_core.record.settings import Row
 
 
 def spread(name: str, values: Sequence[float]) -> Row:
-    """The median of a quantity under its name, its quartiles as name_low and name_high.
-
-    Nothing was measured: all three are NaN.
-    """
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)) if len(values) else [np.nan] * 3
+    """The median of a quantity under its name, its quartiles as name_low and name_high."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
     return {name: float(middle), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 

@@ -120,6 +120,8 @@ def steps(settings: Settings, share: Share) -> Iterator[Row]:
     device = settings.device
     copies = [copy_rate(device, settings.of(COPIED, 2**22)) for _ in
               share.over(range(settings.of(9, 3)))]  # fmt: skip
+    if not copies:
+        return
     copied = spread("bytes_per_second", copies)
     yield {"case": "copy", "contender": "copy", **place(device), "rounds": len(copies), **copied}
     for case in settings.of(CASES, QUICK):
