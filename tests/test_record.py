@@ -176,6 +176,23 @@ def test_what_does_not_fit_says_how_many_bytes(monkeypatch):
     assert all("does not fit: " in row["absent"] and "1000 avail" in row["absent"] for row in rows)
 
 
+def test_a_contender_that_runs_out_of_memory_leaves_the_others(monkeypatch):
+    def hungry(case):
+        def run(f, z0):
+            raise torch.OutOfMemoryError("tried to allocate 400 MB")
+
+        return run
+
+    monkeypatch.setattr(step_section, "peer", hungry)
+    rows = list(step_section.case_rows(Case(2, 64, 1, 2), CPU, Budget(60.0).until(1.0), 1e9))
+    assert [row["contender"] for row in rows] == ["torchdeq", "ours", "ours, sliding"]
+    assert rows[0]["absent"] == "does not fit: tried to allocate 400 MB"
+    for row in rows[1:]:
+        fraction = row["bytes_moved"] / row["step_seconds"] / 1e9
+        assert row["rounds"] == 2 and row["fraction_of_copy_bandwidth"] == pytest.approx(fraction)
+        assert row["step_seconds_low"] <= row["step_seconds"] <= row["step_seconds_high"]
+
+
 def test_a_step_is_what_lies_between_two_evaluations():
     """On a clock that ticks once a mark every gap is one tick, and all but the warm ones count."""
 

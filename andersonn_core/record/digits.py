@@ -9,6 +9,7 @@ from andersonn_core.methods import Anderson, MethodSpec, Picard
 from andersonn_core.record.budget import Share
 from andersonn_core.record.settings import Row, Settings, place
 from andersonn_core.record.spreads import settle, spread
+from andersonn_core.timing import clock_for
 from andersonn_core.training.inference import forward_passes
 from andersonn_core.training.spec import TrainSpec
 from andersonn_core.training.trainer import Trainer
@@ -38,8 +39,8 @@ def _inference(settings: Settings, share: Share) -> Iterator[Row]:
             times = spread("seconds", found.seconds)
             yield {
                 "what": "inference", "method": name, "batch_size": size, **place(device),
-                "repeats": repeats, **times, "images_per_second": size / times["seconds"],
-                **spread("evals", found.evals),
+                "repeats": repeats, "clock": clock_for(device).name, **times,
+                "images_per_second": size / times["seconds"], **spread("evals", found.evals),
             }  # fmt: skip
 
 

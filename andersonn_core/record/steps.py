@@ -27,7 +27,7 @@ OURS = {
     "ours": Anderson(window=WINDOW),
     "ours, sliding": Anderson(window=WINDOW, restart="never"),  # its window is full in every step
 }
-COPIED, COPIES = 2**29, 10  # bytes of the copy, copies in a round
+COPIED, COPIES = 2**28, 10  # bytes of the copy, copies in a round
 HELD = 8  # vectors that the map keeps: c, d, its last values
 FLOAT = torch.float32
 
@@ -156,8 +156,12 @@ def case_rows(case: Case, device: torch.device, share: Share, bandwidth: float) 
             contenders[name] = contender
     found = {name: Found() for name in contenders}
     for _ in share.over(range(case.rounds) if contenders else ()):
-        for name, contender in contenders.items():
-            found[name].take(case, device, contender)
+        for name, contender in list(contenders.items()):
+            try:
+                found[name].take(case, device, contender)
+            except torch.OutOfMemoryError as error:
+                del contenders[name]
+                yield head | {"contender": name, "absent": f"does not fit: {error}"}
     for name, numbers in found.items():
         if numbers.steps:
             yield head | {"contender": name} | numbers.row(case, OURS.get(name), bandwidth)
