@@ -82,9 +82,9 @@ bench-counts: ## Count the evaluations that the project promises (a minute)
 	@$(SETUP) lab,test
 	@$(RUN) benchmarks/counts.py
 
-gpu-record: ## Record CPU-against-GPU timings on this machine under assets/recordings
+gpu-record: ## Record this machine's GPU beside its CPU under assets/recordings (8 minutes)
 	@$(SETUP) lab
-	@$(RUN) -m lab.devices record $(ARGS)
+	@$(RUN) -m andersonn_core.record $(ARGS)
 
 lint: ## Check the style (ruff) and the types of the core (mypy strict)
 	@$(SETUP) lab,test

@@ -2,6 +2,7 @@
 
 Those modules are imported where a workspace is made, before any clock runs. What was compiled is
 kept on disk beside the source, or in numba's own folder, and a later process loads it from there.
+Without numba the loops over samples run as Python, and torch makes the passes over the state.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -21,7 +23,18 @@ OPTIONS: dict[str, Any] = {
 }
 STATE = "state"  # stands in the types of a loop for the state's type of numbers
 
+UNCOMPILED = (
+    "numba is absent: torch makes the passes over the state, Python solves the samples' small "
+    "systems. Iterates are the same to rounding; a step takes longer."
+)
+
 _types: dict[str, list[tuple[Any, str]]] = {}  # of the loops of each module
+
+
+@cache
+def has_numba() -> bool:
+    """Whether loops can be compiled here."""
+    return find_spec("numba") is not None
 
 
 def compiled(types: str | None = None) -> Callable[[Function], Function]:
@@ -32,6 +45,8 @@ def compiled(types: str | None = None) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
+        if not has_numba():
+            return function
         from numba import njit
 
         try:
@@ -49,6 +64,6 @@ def compiled(types: str | None = None) -> Callable[[Function], Function]:
 @cache
 def prepare(module: str, dtype: str = "") -> None:
     """Compile all loops of a module for states of this type, or load what was kept."""
-    for loop, types in _types[module]:
+    for loop, types in _types.get(module, ()):  # none without numba
         with suppress(OSError):  # a full disk: compiled all the same, only not kept
             loop.compile(f"({types.replace(STATE, dtype)})")

@@ -100,7 +100,7 @@ class Driver:
         self.answer = self.layout.pack(task.z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
-        self.notes: tuple[str, ...] = ()  # of states that are gone
+        self.notes: tuple[str, ...] = ()  # of who solves, and of states that are gone
         self.confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
         self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0
@@ -244,7 +244,7 @@ class Driver:
         referee = self.referee
         if self.num_evals >= self.knobs.max_iter or (referee.status == Status.CANCELLED).any():
             return False
-        self.notes, lasting = self.state.notes(), self.state.lasting
+        self.notes, lasting = self.notes + self.state.notes(), self.state.lasting
         self._take_everyone()
         self.state.lasting = lasting
         self.confirmed_from = self.num_evals

@@ -163,7 +163,12 @@ def _check(result: SolveResult, machine: Machine) -> None:
 
 
 def mixing_work(
-    method: MethodSpec, batch: int, n: int, dtype: torch.dtype, depth: float | None = None
+    method: MethodSpec,
+    batch: int,
+    n: int,
+    dtype: torch.dtype,
+    depth: float | None = None,
+    fused: bool | None = None,
 ) -> Work:
     """What lies between two evaluations: the residual, its norms and a step with `depth` columns.
 
@@ -171,9 +176,10 @@ def mixing_work(
     Left out is what has no n in it, such as each sample's Gram matrix. Only Anderson without QR
     and with one mixing, and forward iteration, have a formula. With m differences and mixing 1 a
     compiled step moves 2 m + 8 states' worth of words, with residuals 2 m + 6; torch's calls, on
-    long rows and several threads, 3 m + 20 + 1 / m and 2 m + 11.
+    long rows and several threads, 3 m + 20 + 1 / m and 2 m + 11. `fused` says which of the two;
+    None: what a solve on the CPU would do here.
     """
-    compiled = is_compiled(torch.device("cpu"), n)
+    compiled = is_compiled(torch.device("cpu"), n) if fused is None else fused
     if isinstance(method, Picard):
         step = _plain(method.mixing)
     elif not isinstance(method, Anderson) or method.least_squares == "qr":

@@ -1,7 +1,6 @@
 """CPU against GPU over batch sizes: measured in a process of its own, or shown from recordings.
 
-    python -m lab.devices            the child: reads a request as JSON, writes one timing a line
-    python -m lab.devices record     times this machine's devices and writes a recording
+    python -m lab.devices     the child: reads a request as JSON, writes one timing a line
 
 In the server's process the page and other visitors would disturb the timing, and a device call that
 hangs would take the server down with it.
@@ -15,26 +14,20 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from andersonn_core import PROBLEMS, Anderson, KnobError, Picard, SolveSpec
-from andersonn_core.runcard import device_name
+from andersonn_core import PROBLEMS, SolveSpec
+from andersonn_core.record.file import AlteredError, read
+from andersonn_core.record.timings import Timing, plan, timings
 
-SCHEMA = 1
-BATCH_SIZES = (1, 4, 16, 64, 256, 1024)
-EVALUATIONS = 24  # of each timed solve, after a short one that warms up
-WARM_UP = 4
-MOST_STATE = 2**23  # elements of a batch that is still timed
 CHILD_SECONDS = 60.0  # then the child is killed
 CHECKOUT = Path(__file__).resolve().parents[1] / "assets" / "recordings"
 INSTALLED = Path(__file__).resolve().parent / "recordings"
-RECORDED_PROBLEMS = ("digits_deq", "tanh", "poisson", "sinkhorn")
 
 NO_GPU_AND_NO_RECORDING = (
     "No GPU on this machine and no recorded GPU run yet: make gpu-record on one adds it."
@@ -45,20 +38,6 @@ BROKEN = "The timing stopped before its end; the run itself is not affected."
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Median seconds of one evaluation of a batch: the map's, and the method's step."""
-
-    device: str  # as a person calls it: "NVIDIA H200", "Intel Xeon, 1 thread"
-    gpu: bool
-    method: str
-    batch_size: int
-    map_seconds: float
-    method_seconds: float
-    evaluations: int
-    clock: str
-
-
-@dataclass(frozen=True)
 class Recording:
     """Timings of a machine that most visitors don't have."""
 
@@ -66,6 +45,11 @@ class Recording:
     date: str
     versions: dict[str, str]
     runs: dict[str, tuple[Timing, ...]]  # by problem
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it holds any timing on a GPU."""
+        return any(row.gpu for rows in self.runs.values() for row in rows)
 
     @property
     def label(self) -> str:
@@ -88,103 +72,52 @@ class TimingNews:
 
 def recordings(folder: Path | None = None) -> list[Recording]:
     """The recorded runs that are there and whole, the newest first."""
-    found = folder or (CHECKOUT if CHECKOUT.is_dir() else INSTALLED)
-    read = [recording for path in sorted(found.glob("*.json")) if (recording := _read(path))]
-    return sorted(read, key=lambda recording: recording.date, reverse=True)
+    return _look(folder)[0]
 
 
-def _read(path: Path) -> Recording | None:
-    """A recording; None for any other file, so that one bad file spoils nothing."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            return None
-        runs = {
-            name: tuple(Timing(**row) for row in run["rows"])
-            for name, run in record["runs"].items()
-        }
-        return Recording(record["device"], record["date"], record["versions"], runs)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _look(folder: Path | None) -> tuple[list[Recording], list[str]]:
+    """Recordings, the newest first, and the names of those whose numbers were altered."""
+    where = folder or (CHECKOUT if CHECKOUT.is_dir() else INSTALLED)
+    found, altered = [], []
+    for path in sorted(where.glob("*.json")):
+        try:
+            found.append(_recording(path))
+        except AlteredError:
+            altered.append(path.name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # any other file: it spoils nothing
+    return sorted(found, key=lambda recording: recording.date, reverse=True), altered
+
+
+def _recording(path: Path) -> Recording:
+    content = read(path)
+    runs = {
+        name: tuple(Timing(**row) for row in run["rows"]) for name, run in content["runs"].items()
+    }
+    return Recording(content["device"], content["date"], content["versions"], runs)
 
 
 def recorded(problem: str, folder: Path | None = None) -> tuple[list[tuple[str, Timing]], str]:
-    """(label, GPU timing) of a problem from all recordings; without any, the honest line."""
+    """(label, GPU timing) of a problem from all recordings, and the honest line, if one is due.
+
+    That is where there are no such timings, and where a recording was refused.
+    """
+    found, altered = _look(folder)
     rows = [
         (recording.label, row)
-        for recording in recordings(folder)
+        for recording in found
         for row in recording.runs.get(problem, ())
         if row.gpu
     ]
-    if rows:
-        return rows, ""
-    if recordings(folder):
+    words = [f"The recording {name} was refused: its numbers were altered." for name in altered]
+    if not rows and any(recording.gpu for recording in found):
         label = PROBLEMS[problem].label if problem in PROBLEMS else problem
-        return [], f"No GPU on this machine, and the recorded GPU runs do not include {label}."
-    return [], NO_GPU_AND_NO_RECORDING
-
-
-# -- measuring ----------------------------------------------------------------------------------
-
-
-def plan(spec: SolveSpec) -> list[SolveSpec]:
-    """The solves to time: this one at growing batch sizes, on the CPU and on every GPU."""
-    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    most = spec.problem.knobs()["batch_size"].maximum or BATCH_SIZES[-1]
-    sizes = [
-        size
-        for size in BATCH_SIZES
-        if size <= most and size * spec.problem.num_elements <= MOST_STATE
-    ]
-    return [
-        spec.replace(
-            max_iter=EVALUATIONS, rtol=0.0, atol=0.0, compact=False,
-            **{"problem.batch_size": size, "problem.device": device},
+        words.insert(
+            0, f"No GPU on this machine, and the recorded GPU runs do not include {label}."
         )
-        for size in sizes
-        for device in found
-    ]  # fmt: skip
-
-
-def measure(spec: SolveSpec) -> Timing:
-    """Time one solve after a short one; medians, so that a hiccup does not count."""
-    spec.replace(max_iter=WARM_UP).run()
-    result = spec.run()
-    device = spec.problem.torch_device
-    gpu = device.type != "cpu"
-    name = device_name(device)
-    return Timing(
-        device=name if gpu else f"{name}, {torch.get_num_threads()} thread", gpu=gpu,
-        method=spec.method.name, batch_size=spec.problem.batch_size,
-        map_seconds=float(result.history.map_seconds.median()),
-        method_seconds=float(result.history.method_seconds.median()),
-        evaluations=result.num_evals, clock=result.history.clock,
-    )  # fmt: skip
-
-
-def timings(specs: Iterable[SolveSpec]) -> Iterator[Timing]:
-    """Time each solve that fits; what does not fit is left out."""
-    for spec in specs:
-        with contextlib.suppress(KnobError, torch.OutOfMemoryError):
-            yield measure(spec)
-
-
-def record(folder: Path = CHECKOUT) -> Path:
-    """Time the recorded problems on this machine's devices and write a recording."""
-    torch.set_num_threads(1)
-    runs: dict[str, Any] = {}
-    for name in RECORDED_PROBLEMS:
-        base = [SolveSpec(problem=PROBLEMS[name](), method=m) for m in (Picard(), Anderson())]
-        rows = list(timings(spec for each in base for spec in plan(each)))
-        runs[name] = {"spec": base[1].to_dict(), "rows": [asdict(row) for row in rows]}
-    best = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    card = json.loads(plan(base[1])[-1].run().card.to_json())
-    head = {"schema": SCHEMA, "device": device_name(best), "date": date.today().isoformat()}
-    text = json.dumps(head | {"versions": card["versions"], "card": card, "runs": runs}, indent=1)
-    slug = "-".join("".join(c if c.isalnum() else " " for c in head["device"]).lower().split())
-    path = folder / f"{slug}-{head['date']}.json"
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+    elif not rows:
+        words.insert(0, NO_GPU_AND_NO_RECORDING)
+    return rows, " ".join(words)
 
 
 # -- the child and its owner --------------------------------------------------------------------
@@ -289,9 +222,4 @@ class DeviceTimings:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["record"]:
-        if not torch.cuda.is_available():
-            raise SystemExit("make gpu-record needs a GPU that torch can use, and found none here.")
-        print(record())
-    else:
-        serve_request()
+    serve_request()

@@ -171,9 +171,8 @@ def test_nothing_imports_triton_before_it_is_chosen():
 
 
 def test_the_recording_needs_neither_typer_nor_rich():
-    record = CORE / "record.py"
-    if record.exists():
-        assert not {used.split(".")[0] for used in imports(record)} & {"typer", "rich"}
+    for path in (path for path in CORE_FILES if module(path) == "record"):
+        assert not {used.split(".")[0] for used in imports(path)} & {"typer", "rich"}, name(path)
 
 
 def test_there_are_no_star_imports():

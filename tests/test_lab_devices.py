@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec
+from andersonn_core.record.file import SCHEMA, digest
+from andersonn_core.record.timings import Timing, measure, plan, timings
 from lab import devices
-from lab.devices import DeviceTimings, Timing, TimingNews, measure, plan, recorded, recordings
+from lab.devices import DeviceTimings, TimingNews, recorded, recordings
 
 PATIENCE = 60.0
 
@@ -38,14 +40,20 @@ def made(script: str | None = None, seconds: float = PATIENCE):
 
 def timing(**changes) -> dict:
     row = dict(device="GPU of a test", gpu=True, method="anderson", batch_size=4, map_seconds=1e-3,
-               method_seconds=2e-3, evaluations=24, clock="CUDA events")  # fmt: skip
+               method_seconds=2e-3, evaluations=24, clock="CUDA events", map_low=9e-4,
+               map_high=2e-3, method_low=1e-3, method_high=3e-3)  # fmt: skip
     return row | changes
 
 
 def write(folder, name="a.json", **changes) -> None:
     runs = {"tanh": {"rows": [timing(), timing(device="CPU of a test", gpu=False)]}}
-    head = dict(schema=1, device="GPU of a test", date="2026-01-02", runs=runs)
-    (folder / name).write_text(json.dumps(head | {"versions": {"torch": "2.13.0"}} | changes))
+    head = dict(schema=SCHEMA, device="GPU of a test", date="2026-01-02", runs=runs)
+    content = head | {"versions": {"torch": "2.13.0"}} | changes
+    (folder / name).write_text(json.dumps(content | {"sha256": digest(content)}))
+
+
+def alter(path) -> None:
+    path.write_text(path.read_text().replace("0.002", "0.001", 1))
 
 
 def test_without_gpu_and_recording_there_is_one_honest_line(tmp_path):
@@ -65,7 +73,7 @@ def test_recorded_gpu_runs_carry_device_date_and_versions(tmp_path):
     assert "do not include Newton" in recorded("newton", tmp_path)[1]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1}', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', '{"schema": 2}', "\0"])
 def test_a_broken_recording_spoils_nothing(tmp_path, text):
     write(tmp_path)
     (tmp_path / "broken.json").write_text(text)
@@ -74,7 +82,24 @@ def test_a_broken_recording_spoils_nothing(tmp_path, text):
 
 def test_the_recordings_of_the_repository_are_whole():
     for path in devices.CHECKOUT.glob("*.json"):
-        assert devices._read(path) is not None, path
+        assert devices._recording(path).runs, path
+
+
+def test_a_recording_whose_numbers_were_altered_is_refused_and_named(tmp_path):
+    write(tmp_path)
+    alter(tmp_path / "a.json")
+    rows, line = recorded("tanh", tmp_path)
+    assert rows == [] and recordings(tmp_path) == []
+    assert line.startswith(devices.NO_GPU_AND_NO_RECORDING)
+    assert line.endswith("The recording a.json was refused: its numbers were altered.")
+    write(tmp_path, "b.json")
+    rows, line = recorded("tanh", tmp_path)
+    assert len(rows) == 1 and line == "The recording a.json was refused: its numbers were altered."
+
+
+def test_a_recording_of_a_cpu_alone_is_no_recorded_gpu(tmp_path):
+    write(tmp_path, runs={"tanh": {"rows": [timing(gpu=False)]}})
+    assert recorded("tanh", tmp_path) == ([], devices.NO_GPU_AND_NO_RECORDING)
 
 
 def test_the_plan_grows_the_batch_as_far_as_the_problem_goes():
@@ -89,14 +114,15 @@ def test_the_plan_grows_the_batch_as_far_as_the_problem_goes():
 def test_a_timing_is_the_median_of_the_rows():
     row = measure(plan(spec())[1])
     assert (row.batch_size, row.method, row.gpu) == (4, "anderson", False)
-    assert row.map_seconds > 0 and row.method_seconds > 0
+    assert 0 < row.map_low <= row.map_seconds <= row.map_high
+    assert 0 < row.method_low <= row.method_seconds <= row.method_high
     assert row.evaluations > 1
     assert row.device.endswith("1 thread") and row.clock == "thread CPU time"
 
 
 def test_what_does_not_fit_is_left_out(monkeypatch):
     monkeypatch.setattr("andersonn_core.memory.available_bytes", lambda device: 12_000)
-    kept = list(devices.timings(plan(spec())))
+    kept = list(timings(plan(spec())))
     assert [row.batch_size for row in kept] == [1, 4]
 
 
@@ -148,16 +174,3 @@ def test_while_somebody_times_others_are_told_to_wait():
     collect(other, ticks, news)
     assert news == [TimingNews((), True, devices.OCCUPIED)]
     busy.close()
-
-
-def test_a_recording_holds_what_the_page_reads(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "RECORDED_PROBLEMS", ("newton",))
-    monkeypatch.setattr(devices, "BATCH_SIZES", (1, 4))
-    path = devices.record(tmp_path)
-    (recording,) = recordings(tmp_path)
-    assert path.parent == tmp_path and recording.date in path.name
-    rows = [row for row in recording.runs["newton"] if row.method == "anderson" and not row.gpu]
-    assert [row.batch_size for row in rows] == [1, 4]
-    assert "torch" in recording.versions
-    card = json.loads(path.read_text())["card"]
-    assert card["spec"]["problem"]["name"] == "newton"

@@ -1,7 +1,7 @@
 """What the history's hot loops are asked to do on (B, n) states, and who does it.
 
-Compiled loops on the CPU; torch on other devices, and where a user gives it several threads, on
-rows so long that these are worth their start.
+Compiled loops on the CPU; torch on other devices, where there is no numba, and where a user gives
+torch several threads, on rows so long that these are worth their start.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
+from andersonn_core.compiling import has_numba
 
 if TYPE_CHECKING:
     from andersonn_core.sharding import Shards
@@ -148,7 +149,8 @@ def rows_for(values: Tensor, shards: Shards | None = None) -> Rows:  # (B, n)
 
 def is_compiled(device: torch.device, n: int) -> bool:
     """Whether states of n elements there have compiled loops: one thread's, they stand alone."""
-    return device.type == "cpu" and (n < LONG or torch.get_num_threads() == 1)
+    short = n < LONG or torch.get_num_threads() == 1
+    return device.type == "cpu" and short and has_numba()
 
 
 def host(values: Tensor) -> Floats:

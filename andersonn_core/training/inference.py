@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -13,9 +14,17 @@ from andersonn_core.methods import MethodSpec
 from andersonn_core.models import EquilibriumNetwork
 from andersonn_core.timing import clock_for
 from andersonn_core.training.result import TrainResult
+from andersonn_core.training.spec import TrainSpec
 
 
-@torch.no_grad()
+@dataclass
+class Passes:
+    """Forward passes of one network by one method, a number each."""
+
+    seconds: list[float] = field(default_factory=list)
+    evals: list[int] = field(default_factory=list)
+
+
 def inference(
     result: TrainResult,
     methods: Mapping[str, MethodSpec],
@@ -32,27 +41,42 @@ def inference(
     spec = result.spec
     network = result.network().to(spec.torch_device)
     assert isinstance(network, EquilibriumNetwork)
-    clock, layers = clock_for(spec.torch_device), {}
-    for name, method in methods.items():
-        layers[name] = spec.replace(method=method).layer(network.cell).eval()
     rows = []
     for size in batch_sizes:
-        times: dict[str, list[float]] = {name: [] for name in methods}
-        evals: dict[str, list[int]] = {name: [] for name in methods}
-        for repeat in range(-1, repeats):  # the first is for warming up
-            places = torch.arange(repeat * size, (repeat + 1) * size) % len(images.test_labels)
-            pixels = images.test_images[places].to(spec.torch_device, spec.torch_dtype)
-            for name, layer in layers.items():
-                network.solve_with(layer)
-                start = clock.mark()
-                network(pixels)
-                seconds = clock.seconds(start, clock.mark())
-                solved = layer.last_forward
-                if repeat >= 0 and solved is not None:
-                    times[name].append(seconds)
-                    evals[name].append(solved.num_evals)
-        rows += [_row(name, size, times[name], evals[name]) for name in methods]
+        passes = forward_passes(network, spec, methods, images, size, repeats)
+        rows += [_row(name, size, passes[name].seconds, passes[name].evals) for name in methods]
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def forward_passes(
+    network: EquilibriumNetwork,
+    spec: TrainSpec,
+    methods: Mapping[str, MethodSpec],
+    images: ImageSet,
+    size: int,
+    repeats: int,
+) -> dict[str, Passes]:
+    """Passes of a network, on the spec's device and of its type, over `size` images, in turn.
+
+    Repeats read different test images, the same for all methods; one before them warms up.
+    """
+    clock, passes = clock_for(spec.torch_device), {name: Passes() for name in methods}
+    layers = {name: spec.replace(method=method).layer(network.cell).eval()
+              for name, method in methods.items()}  # fmt: skip
+    for repeat in range(-1, repeats):
+        places = torch.arange(repeat * size, (repeat + 1) * size) % len(images.test_labels)
+        pixels = images.test_images[places].to(spec.torch_device, spec.torch_dtype)
+        for name, layer in layers.items():
+            network.solve_with(layer)
+            start = clock.mark()
+            network(pixels)
+            seconds = clock.seconds(start, clock.mark())
+            solved = layer.last_forward
+            if repeat >= 0 and solved is not None:
+                passes[name].seconds.append(seconds)
+                passes[name].evals.append(solved.num_evals)
+    return passes
 
 
 def _row(name: str, size: int, times: list[float], evals: list[int]) -> dict[str, float | str]:

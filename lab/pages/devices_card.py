@@ -81,7 +81,8 @@ class Devices(Card):
             known, line = recorded(self.problem)
             label = known[0][0] if known else ""
             rows += [row for name, row in known if name == label and row.method == "anderson"]
-            words.append(f"GPU {label}." if known else line)
+            words += [f"GPU {label}."] if known else []
+            words += [line] if line else []
         self.say(" ".join(words))
         self.pane.show(bool(rows))
         self.bars.show(_sorted(rows))

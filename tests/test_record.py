@@ -1,0 +1,261 @@
+"""A recording: whole in every section, within its budget, on few libraries, refused if altered."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from andersonn_core import Anderson, Picard, TrainSpec, solve
+from andersonn_core.compiling import UNCOMPILED
+from andersonn_core.data import load_digits
+from andersonn_core.kernels.torch_rows import TorchRows
+from andersonn_core.record import sections as all_sections
+from andersonn_core.record import steps as step_section
+from andersonn_core.record.__main__ import main
+from andersonn_core.record.budget import WHOLE, Budget
+from andersonn_core.record.correctness import compared, largest_difference
+from andersonn_core.record.file import AlteredError, read, write
+from andersonn_core.record.sections import SECTIONS, record, run_section
+from andersonn_core.record.settings import Settings
+from andersonn_core.record.steps import Case, Found, Meter, ours
+from andersonn_core.record.timings import Timing
+from andersonn_core.training.inference import forward_passes
+from andersonn_core.weights import load_digits_network
+from lab.devices import recorded, recordings
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+QUICK = Settings(CPU, quick=True)
+# A machine with a GPU may have torch, triton, numpy, pandas, scipy, scikit-learn, pydantic alone.
+BLOCKED = "typer rich tqdm numba safetensors pooch psutil panel bokeh holoviews param torchdeq"
+RECORD = f"""
+import runpy, sys
+sys.modules.update(dict.fromkeys("{BLOCKED}".split()))
+sys.argv[0] = "record"
+runpy.run_module("andersonn_core.record", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, str]:
+    """A quick recording on the CPU, made without the libraries that may be missing."""
+    folder = tmp_path_factory.mktemp("recordings")
+    command = [sys.executable, "-c", RECORD, "--device", "cpu", "--quick", "--folder", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.json")
+    return path, done.stdout
+
+
+def test_every_section_has_rows_of_plain_numbers_and_words(made):
+    content = read(made[0])
+    assert list(content["sections"]) == list(SECTIONS)
+    for name, section in content["sections"].items():
+        assert section["rows"] and section["ended"] == WHOLE and not section["failed"], name
+        plain = (str, int, float, bool, list, type(None))
+        assert all(isinstance(value, plain) for row in section["rows"] for value in row.values())
+
+
+def test_it_runs_without_the_optional_libraries_and_says_so(made):
+    content, printed = read(made[0]), made[1]
+    assert content["environment"]["libraries"]["torch"] == torch.__version__
+    assert UNCOMPILED in content["notes"] and UNCOMPILED in printed
+    assert "Recorded on a CPU: there is no GPU in these numbers." in content["notes"]
+    assert all(name in printed for name in SECTIONS) and str(made[0]) in printed
+
+
+def test_the_dashboard_reads_its_timings_and_shows_no_cpu_as_a_gpu(made):
+    (recording,) = recordings(made[0].parent)
+    content = read(made[0])
+    kept = [Timing(**row) for row in content["runs"]["tanh"]["rows"]]
+    assert list(recording.runs["tanh"]) == kept and not recording.gpu
+    assert [(row.method, row.batch_size) for row in kept] == [
+        ("picard", 1), ("anderson", 1), ("picard", 4), ("anderson", 4),
+    ]  # fmt: skip
+    assert 2 in [row["window"] for row in content["sections"]["timing"]["rows"]]
+    assert recorded("tanh", made[0].parent)[0] == []
+
+
+def test_the_device_and_the_cpu_agree(made):
+    for row in read(made[0])["sections"]["correctness"]["rows"]:
+        assert row["same_evals"] and row["same_status"]
+        assert row["answer_difference"] == row["early_residual_difference"] == 0.0
+
+
+def test_a_missing_peer_is_called_absent(made):
+    rows = read(made[0])["sections"]["steps"]["rows"]
+    assert [row["contender"] for row in rows if "absent" in row] == ["torchdeq"]
+    (row,) = (row for row in rows if "absent" in row)
+    assert "torchdeq cannot be imported here" in row["absent"] and "step_seconds" not in row
+
+
+@pytest.mark.parametrize("number", ["rows", "digest"])
+def test_an_altered_number_is_refused_and_named(made, tmp_path, number):
+    content = json.loads(made[0].read_text())
+    if number == "rows":
+        content["runs"]["tanh"]["rows"][0]["map_seconds"] *= 0.5
+    else:
+        content["sha256"] = "0" * 64
+    (tmp_path / "faster.json").write_text(json.dumps(content))
+    with pytest.raises(AlteredError):
+        read(tmp_path / "faster.json")
+    assert recordings(tmp_path) == []
+    assert "The recording faster.json was refused" in recorded("tanh", tmp_path)[1]
+
+
+def test_another_order_of_the_same_content_is_the_same_recording(made, tmp_path):
+    content = json.loads(made[0].read_text())
+    (tmp_path / "a.json").write_text(json.dumps(dict(reversed(content.items()))))
+    assert read(tmp_path / "a.json") == content
+
+
+def test_a_second_recording_of_a_day_keeps_the_first(tmp_path):
+    content = {"device": "A GPU (test)", "date": "2026-01-02", "value": float("nan")}
+    paths = [write(content | {"number": number}, tmp_path) for number in (1, 2)]
+    names = [path.name for path in paths]
+    assert names == ["a-gpu-test-2026-01-02.json", "a-gpu-test-2026-01-02-2.json"]
+    assert json.loads(paths[0].read_text())["value"] is None
+
+
+def test_without_time_sections_are_empty_and_say_why():
+    lines = []
+    content = record(QUICK, 0.0, lines.append)
+    for section in content["sections"].values():
+        assert section["rows"] == [] and not section["failed"]
+        assert section["ended"] == (
+            "stopped after 0 measurements: its share of the time is used up"
+        )
+    assert content["runs"] == {} and len(lines) == len(SECTIONS)
+
+
+def test_a_share_leaves_out_what_would_not_fit_any_more():
+    share = Budget(0.2).until(0.5)
+    done = []
+    for number in share.over(range(100)):
+        time.sleep(0.04)
+        done.append(number)
+    assert 1 <= len(done) <= 2 and f"after {len(done)} measurements" in share.ended
+
+
+def test_a_section_that_fails_keeps_its_rows_and_its_reason(capsys):
+    def broken(settings, share):
+        yield {"value": 1.0}
+        raise RuntimeError("no such kernel")
+
+    found = run_section("broken", broken, QUICK, Budget(1.0).until(1.0), lambda line: None)
+    assert found["rows"] == [{"value": 1.0}] and found["failed"]
+    assert found["ended"] == "failed: RuntimeError: no such kernel"
+    assert "no such kernel" in capsys.readouterr().err
+
+
+def test_a_failed_section_is_a_failed_command(monkeypatch, tmp_path, capsys):
+    def broken(settings, share):
+        raise RuntimeError("no such kernel")
+        yield
+
+    monkeypatch.setattr(all_sections, "SECTIONS", {"timing": (broken, 1.0)})
+    assert main(["--device", "cpu", "--folder", str(tmp_path)]) == 1
+    assert "These sections failed and say why: timing." in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path, capsys):
+    assert main(["--device", "cuda:99", "--folder", str(tmp_path)]) == 2
+    assert "cuda:99" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_says_how_many_bytes(monkeypatch):
+    monkeypatch.setattr(step_section, "available_bytes", lambda device: 1000)
+    share = Budget(60.0).until(1.0)
+    rows = list(step_section.case_rows(Case(1, 10**8, 1, 1), CPU, share, 1e9))
+    assert [row["contender"] for row in rows] == ["ours", "ours, sliding", "torchdeq"]
+    assert all("does not fit: " in row["absent"] and "1000 avail" in row["absent"] for row in rows)
+
+
+def test_a_contender_that_runs_out_of_memory_leaves_the_others(monkeypatch):
+    def hungry(case):
+        def run(f, z0):
+            raise torch.OutOfMemoryError("tried to allocate 400 MB")
+
+        return run
+
+    monkeypatch.setattr(step_section, "peer", hungry)
+    rows = list(step_section.case_rows(Case(2, 64, 1, 2), CPU, Budget(60.0).until(1.0), 1e9))
+    assert [row["contender"] for row in rows] == ["torchdeq", "ours", "ours, sliding"]
+    assert rows[0]["absent"] == "does not fit: tried to allocate 400 MB"
+    for row in rows[1:]:
+        fraction = row["bytes_moved"] / row["step_seconds"] / 1e9
+        assert row["rounds"] == 2 and row["fraction_of_copy_bandwidth"] == pytest.approx(fraction)
+        assert row["step_seconds_low"] <= row["step_seconds"] <= row["step_seconds_high"]
+
+
+def test_a_step_is_what_lies_between_two_evaluations():
+    """On a clock that ticks once a mark every gap is one tick, and all but the warm ones count."""
+
+    class Ticks:
+        name = "ticks"
+
+        def __init__(self):
+            self.now = 0
+
+        def mark(self):
+            self.now += 1
+            return self.now
+
+        def seconds(self, start, end):
+            return end - start
+
+    case = Case(2, 8, 1, 1)
+    meter = Meter(torch.ones(2, 64), torch.linspace(-0.95, 0.995, 64), Ticks())
+    depth = ours(Anderson(window=5, restart="never"), case)(meter, torch.zeros(2, 64))
+    assert len(meter.called) == len(meter.returned) == case.steps == 19
+    assert meter.step_seconds(case.steps) == 1.0 and depth == 5.0
+
+
+def test_the_peer_takes_the_same_steps():
+    pytest.importorskip("torchdeq")
+    case, found = Case(2, 16, 1, 1), Found()
+    found.take(case, CPU, step_section.peer(case))
+    row = found.row(case, None, 1e9)
+    assert row["version"] == "0.1.0" and row["step_seconds"] > 0 and "bytes_moved" not in row
+
+
+def test_differences_are_relative_and_of_the_worst_sample():
+    here = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    there = torch.tensor([[3.0, 4.5], [1.25, 0.0]])
+    assert largest_difference(here, there) == pytest.approx(0.25)
+    loose, tight = (solve(torch.cos, here, Picard(), rtol=rtol) for rtol in (1e-2, 1e-4))
+    row = compared(loose, tight)
+    assert not row["same_evals"] and row["same_status"] and row["evals_cpu"] == loose.num_evals
+    assert row["early_residual_difference"] == 0.0 and 0 < row["answer_difference"] < 1e-2
+
+
+def test_forward_passes_count_what_both_methods_took():
+    spec = TrainSpec()
+    methods = {"picard": Picard(), "anderson": Anderson()}
+    passes = forward_passes(load_digits_network(0), spec, methods, load_digits(), 2, 2)
+    assert {name: len(found.seconds) for name, found in passes.items()} == {
+        "picard": 2, "anderson": 2,
+    }  # fmt: skip
+    assert sum(passes["anderson"].evals) < sum(passes["picard"].evals)
+
+
+def test_without_numba_a_solve_is_the_same_and_says_so(monkeypatch):
+    start, slopes = torch.zeros(3, 40, dtype=torch.float64), torch.linspace(-0.9, 0.99, 40)
+
+    def run():
+        return solve(lambda z: 1 + slopes * z, start, Anderson(), rtol=1e-9)
+
+    compiled = run()
+    for module in ("solve", "kernels.rows"):  # `andersonn_core.solve` is the function
+        module = sys.modules[f"andersonn_core.{module}"]
+        monkeypatch.setattr(module, "has_numba", lambda: False)
+    plain = run()
+    assert type(Anderson().init(start).rows) is TorchRows
+    assert UNCOMPILED in plain.notes and UNCOMPILED not in compiled.notes
+    assert plain.num_evals == compiled.num_evals
+    torch.testing.assert_close(plain.z, compiled.z, rtol=1e-8, atol=0.0)
