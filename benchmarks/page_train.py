@@ -113,11 +113,15 @@ class Trainee:
     def away(self, name: str) -> None:
         """Press a button, here or after coming back, and look at something else."""
         if self.page.url == AWAY:
-            self.page.goto(self.address, wait_until="networkidle")
+            self.back()
         self.button(name).click(timeout=60_000)
         self.button(OTHER[name]).wait_for(timeout=60_000)
         self.address = self.page.url
         self.page.goto(AWAY)
+
+    def back(self) -> None:
+        """Look at the training again."""
+        self.page.goto(self.address, wait_until="networkidle")
 
     def close(self) -> None:
         """Leave; the training goes on."""
@@ -191,6 +195,7 @@ def measure(browser: Any, table: Table, minutes: float) -> None:
         trainee = Trainee(browser, made.url)
         answers(table, trainee, STARTS, MOVES)
         beside(table, browser, made, trainee)
+        trainee.back()  # its figures follow the training while the memory is watched
         table.row(f"server's growth over {minutes:g} minutes", soak(made, minutes), "MiB/m", GROWTH)
         trainee.close()
 
