@@ -167,7 +167,7 @@ class AutoState(MethodState):
     plain_step: StepDiagnostics
     pilot: Pilot
     settings: Settings
-    last: tuple[Tensor, Tensor]  # (B, n) the point before and its residual
+    last_z: Tensor  # (B, n) the point before, whose residual is g while it rests
     anderson: WindowState | None = None
     resting: bool = True
     evaluation: int = 0
@@ -183,15 +183,15 @@ class AutoState(MethodState):
 
     def wake(self) -> None:
         """Take Anderson's steps from now on."""
-        self.resting, (last_z, last_g) = False, self.last
+        self.resting = False
         if self.anderson is None:
-            self.anderson = WindowState.of(last_z, self.settings, Newest())
+            self.anderson = WindowState.of(self.last_z, self.settings, Newest())
         anderson = self.anderson
         anderson.progress, anderson.targets = self.progress, self.targets
         anderson.timer = self.timer
         anderson.evaluation = anderson.steps = self.evaluation
-        anderson.last_z = last_z
-        anderson.last_g.copy_(last_g)
+        anderson.last_z = self.last_z
+        anderson.last_g.copy_(self.g)
         anderson.fallback.since[:] = len(self.progress.best) - 1
 
     def sleep(self) -> None:
@@ -205,7 +205,7 @@ class AutoState(MethodState):
         if self.norms is None:
             self.measure(z, f_z)
         self.timer.lap("mix")
-        self.last, self.g = (z, self.g), self.last[1]
+        self.last_z = z
         if self.settings.mixing == 1.0:
             return self.target(z).copy_(f_z)
         return torch.lerp(z, f_z, self.settings.mixing, out=self.target(z))
@@ -226,7 +226,7 @@ class AutoState(MethodState):
     def select(self, indices: Tensor) -> AutoState:  # (A,)
         """The workspace of some samples."""
         chosen = super().select(indices)
-        chosen.last = self.last[0][indices], self.last[1][indices]
+        chosen.last_z = self.last_z[indices]
         if chosen.anderson is not None:
             chosen.anderson.progress = chosen.progress
         return chosen
@@ -254,7 +254,7 @@ class Auto(MethodSpec):
 
     def memory_vectors(self, n: int) -> int:
         """Two rings, residuals of either kind of steps, two iterates, the fallback's best."""
-        return 2 * min(self.window, n) + 7
+        return 2 * min(self.window, n) + 6
 
     def init(self, z: Tensor) -> AutoState:  # (B, n)
         """As forward iteration's; nothing of Anderson's until it is tried."""
@@ -264,7 +264,7 @@ class Auto(MethodSpec):
         return AutoState(
             plain, torch.empty_like(z), rows_for(z), Progress.of(len(z)),
             plain_step=plain, pilot=Pilot(self.window, guess, np.zeros(len(z))), settings=settings,
-            last=(z, torch.empty_like(z)),
+            last_z=z,
         )  # fmt: skip
 
     def step(self, state: AutoState, z: Tensor, f_z: Tensor) -> Tensor:
