@@ -27,7 +27,7 @@ from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 
 RESULTS = Path(__file__).parent / "results" / "wall.json"
-ROUNDS, MORE = 5, 25  # more where a round's solve is short, and its ratio noisy
+ROUNDS, MORE = 9, 25  # more where a round's solve is short, and its ratio noisy
 METHODS: dict[str, MethodSpec] = {
     "forward": Picard(),
     "Anderson 5": Anderson(),
