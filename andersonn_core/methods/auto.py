@@ -82,12 +82,15 @@ class Pilot:
             state.look_at = max(state.look_at, min(math.ceil(cheap), PAUSE * now))
             return
         rate = self._rate(state, taken // 2 if tried else min(taken, max(4, now // 4)))
-        self.plain_rate, self.plain_speed = rate, self._mean(state, rate) / step
+        decay = self._mean(state, rate)
+        self.plain_rate, self.plain_speed = rate, decay / step
         if tried:
             if self.plain_speed * SLOWER < self.mixed_speed:
                 self._wake(state, now, f"goes on with Anderson: {self._fast}")
             return
-        left = self._left(state, self._mean(state, rate))
+        left = self._left(state, decay)
+        if left <= TRUST * now:  # only another rate would change what this forecast says
+            state.look_at = 2 * now
         if cost <= BUDGET * (now + min(left, TRUST * now)):
             ahead = f"about {_number(left)} forward evaluations are left"
             self._wake(state, now, f"tries Anderson: {ahead}, and a trial costs {cost:.2g} of them")
@@ -139,11 +142,11 @@ class Pilot:
         """Of the samples that go on."""
         going_on = state.progress.scores[-1] > state.rtol
         rates = rate[going_on]
-        return float(rates.mean()) if len(rates) else math.inf
+        return float(rates.sum()) / len(rates) if len(rates) else math.inf
 
     def _left(self, state: MethodState, rate: float) -> float:
         """Plain steps until the slowest sample meets the tolerance, at this rate."""
-        far = float(np.nanmax(state.progress.scores[-1]))
+        far = float(np.fmax.reduce(state.progress.scores[-1]))  # NaN only where all are
         if state.rtol <= 0 or not rate > 0 or not far > 0:
             return math.inf
         return max(math.log(far / state.rtol), 0.0) / rate
