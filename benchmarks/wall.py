@@ -27,7 +27,7 @@ from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 
 RESULTS = Path(__file__).parent / "results" / "wall.json"
-ROUNDS, MORE = 9, 25  # more where a round's solve is short, and its ratio noisy
+ROUNDS, MORE = 9, 120  # more where a solve is short, and its ratio noisy
 METHODS: dict[str, MethodSpec] = {
     "forward": Picard(),
     "Anderson 5": Anderson(),
@@ -36,7 +36,7 @@ METHODS: dict[str, MethodSpec] = {
 }
 AUTO_LEAST = 0.95
 SHORT = 0.3  # seconds of forward iteration's solve
-ENOUGH = 0.05  # seconds that a method computes in a round, by so many solves
+ENOUGH = 0.01  # seconds that a method computes in a round, by so many solves
 
 
 @dataclass(frozen=True)
