@@ -45,6 +45,7 @@ def compiled(types: str | None = None) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
+        """Python itself where there is no numba."""
         if not has_numba():
             return function
         from numba import njit

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Flags, Floats
+from andersonn_core.compiling import UNCOMPILED, has_numba
 from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits, check_room, solve_bytes
@@ -100,7 +101,8 @@ class Driver:
         self.answer = self.layout.pack(task.z0).clone()  # (B, n)
         self.stretch = np.full(self.layout.batch, np.nan)  # (B,) see MethodState.amplification
         self.num_evals = self.compactions = 0
-        self.notes: tuple[str, ...] = ()  # of who solves, and of states that are gone
+        # of who solves, and of states that are gone
+        self.notes: tuple[str, ...] = () if has_numba() else (UNCOMPILED,)
         self.confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
         self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from pydantic import InstanceOf
 
-from andersonn_core.compiling import UNCOMPILED, has_numba
 from andersonn_core.driver import Driver, SolveKnobs, Step, Task
 from andersonn_core.layout import StateLayout
 from andersonn_core.methods import METHODS, Anderson, MethodSpec
@@ -114,18 +113,15 @@ def solve(
 
 def run(task: Task) -> SolveResult:
     """Solve on a GPU without waiting for it where the knobs allow that, else step by step."""
-    slow = () if has_numba() else (UNCOMPILED,)
     if task.layout.device.type != "cuda":
-        driver = Driver(task)
-        driver.notes = slow
-        return driver.run()
+        return Driver(task).run()
     from andersonn_core.device.driver import DeviceDriver, obstacle
 
     reason = "its elements are on several ranks"
     if task.shards is None and not (reason := obstacle(task.method, task.knobs)):
         return DeviceDriver(task).run()
     driver = Driver(task)
-    driver.notes = (f"every step waits for the host: {reason}", *slow)
+    driver.notes = (f"every step waits for the host: {reason}", *driver.notes)
     return driver.run()
 
 

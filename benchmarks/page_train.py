@@ -66,6 +66,7 @@ class Trainee:
         self.page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
         self.page.goto(f"{url}/app?page=Train&{choices}", wait_until="networkidle")
         self.button("Start").wait_for(timeout=60_000)
+        self.address = self.page.url  # of the training, once it was looked at
         time.sleep(1.0)
 
     def button(self, name: str) -> Any:

@@ -474,6 +474,19 @@ def test_two_visitors_see_the_same_training_and_only_one_may_stop_it(server):
     mine.page.close()
 
 
+def test_what_a_training_loads_is_loaded_once_and_behind_others(server, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(registry, "warm_up", lambda should_stop: loaded.append(should_stop()))
+    with Slot(server.pool.slots):
+        for _ in range(3):
+            server.prepare()
+        time.sleep(0.1)
+        assert loaded == []  # somebody computes
+    run_until(lambda: bool(loaded), queue.Queue())
+    time.sleep(0.1)
+    assert loaded == [False]
+
+
 def test_a_lost_training_is_explained(server):
     desk = Desk(server)
     desk.page.open(Setup(), "0123456789ab")

@@ -71,10 +71,8 @@ class DeviceDriver:
         assert chosen is not None, choice.reason
         self.kernels, self.notes = chosen, (choice.reason,) if kernels is None else ()
         self.state = self._fresh_state(window)
-        self.looks, self.overseer = (
-            Looks(self.state),
-            Overseer(self.state, task.knobs, method.fallback),
-        )
+        self.looks = Looks(self.state)
+        self.overseer = Overseer(self.state, task.knobs, method.fallback)
         self.rows: list[Row] = []
         self.marks: list[tuple[Any, Any, Any]] = []
         self.wall: list[float] = []

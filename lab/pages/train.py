@@ -67,16 +67,14 @@ class TrainAnswer(pn.viewable.Viewer):
     def _buttons(self, race: Race | None, mine: bool) -> None:
         state = "none" if race is None else race.state
         under_way = mine and state in ("waiting", "running", "paused")
-        goes_on = state == "paused" or state in ("stopped", "interrupted")
-        label = {"paused": "Resume", "stopped": "Resume", "interrupted": "Resume"}
+        goes_on = state in ("paused", "stopped", "interrupted")
+        blocked = race is not None and (race.pausing or (state == "paused" and not mine))
         # Disabled, not hidden: the browser lays out the whole page anew where something appears.
         self.start.disabled = under_way
         self.pause.param.update(
-            label=label.get(state, "Pause"),
-            icon="play_arrow" if state in label else "pause",
-            disabled=not (under_way or goes_on)
-            or bool(race and race.pausing)
-            or (state == "paused" and not mine),
+            label="Resume" if goes_on else "Pause",
+            icon="play_arrow" if goes_on else "pause",
+            disabled=blocked or not (under_way or goes_on),
         )
         self.stop.disabled = not under_way
 

@@ -32,9 +32,9 @@ def images() -> ImageSet:
     return DATASETS["digits"]()
 
 
-def warm_up() -> None:
+def warm_up(should_stop: Callable[[], bool]) -> None:
     """A batch of a training that nobody sees: what is loaded with it takes seconds, but once."""
-    Trainer(TrainSpec(batch_size=16), images=images()).step()
+    Trainer(TrainSpec(batch_size=16), should_stop=should_stop, images=images()).step()
 
 
 @dataclass(frozen=True)

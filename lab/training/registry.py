@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.pool import Pool
+from lab.pool import Pool, Slot
 from lab.runner import POOL
 from lab.training.lane import warm_up
 from lab.training.race import BUSY, RECORD, Race, Result
@@ -73,11 +73,24 @@ class Registry:
     ) -> None:
         self.folder, self.pool, self._clock = folder or cache_folder(), pool, clock
         self._races: dict[str, Race] = {}
+        self._prepared = False
         self._lock = threading.RLock()
 
     def prepare(self) -> None:
-        """Load what a training needs before somebody presses Start."""
-        self.pool.submit(warm_up)
+        """Load what a training needs, once, before somebody presses Start; others go first."""
+        with self._lock:
+            prepared, self._prepared = self._prepared, True
+        if not prepared:
+            self.pool.submit(self._warm_up)
+
+    def _warm_up(self) -> None:
+        with Slot(self.pool.slots, background=True) as slot:
+
+            def go_on() -> bool:
+                slot.turn()
+                return False
+
+            warm_up(go_on)
 
     def start(self, setup: Setup, visitor: str, pins: list[Result] | None = None) -> Race:
         """Begin a training; raises Refused with the reason."""
