@@ -5,7 +5,8 @@ import pytest
 import torch
 from device_cases import Operations, affine, broken, tanh
 
-from andersonn_core import PROBLEMS, Anderson, Picard, Status, solve
+from andersonn_core import PROBLEMS, Anderson, Picard, Status, reading_iterates, solve
+from andersonn_core.deq import KeptIterates
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
 from andersonn_core.device.torch_kernels import TorchKernels
@@ -25,6 +26,12 @@ def on_device(f, z0, method, on_step=None, should_stop=None, **knobs):
     card = RunCard.capture({}, None, None, torch.device("cpu"))
     layout, driven = StateLayout.of(z0, 1), SolveKnobs(**knobs)
     return DeviceDriver(Task(f, z0, layout, method, driven, card, on_step, should_stop))
+
+
+def task_for(f, z0, method=None, knobs=None, **rest):
+    card = RunCard.capture({}, None, None, torch.device("cpu"))
+    method, knobs = method or Anderson(), knobs or SolveKnobs()
+    return Task(f, z0, StateLayout.of(z0, 1), method, knobs, card, **rest)
 
 
 def problem(name, **knobs):
@@ -68,10 +75,10 @@ def test_iterates_counts_and_history_are_the_driver_s(name, method):
 def test_no_iteration_waits_for_the_device():
     f, z0 = tanh()
     driver = on_device(f, z0, Anderson(), rtol=0.0, max_iter=50)
-    driver._step(1)
+    driver._go_on(1)
     with Operations() as seen:
         for evaluation in range(2, 10):
-            driver._step(evaluation)
+            driver._go_on(evaluation)
             driver.looks.begin(evaluation)
     assert seen.names and not seen.waiting
 
@@ -162,10 +169,8 @@ def test_an_iteration_takes_few_operations(fallback, capsys):
         calls.append(before)
         return value
 
-    layout, z0 = StateLayout.of(torch.zeros(3, 40), 1), torch.zeros(3, 40)
     knobs = SolveKnobs(rtol=0.0, max_iter=60)
-    card = RunCard.capture({}, None, None, torch.device("cpu"))
-    task = Task(f, z0, layout, Anderson(fallback=fallback), knobs, card)
+    task = task_for(f, torch.zeros(3, 40), Anderson(fallback=fallback), knobs)
     driver = DeviceDriver(task, Launches(seen))
     with seen:
         driver.run()
@@ -209,15 +214,29 @@ def test_half_states_are_stepped_in_float32():
 
 
 def test_what_needs_the_host_is_said():
-    knobs = SolveKnobs()
-    assert obstacle(Anderson(), knobs) == ""
+    def why(method=None, knobs=None, **rest):
+        return obstacle(task_for(None, torch.zeros(2, 9), method, knobs, **rest)).lower()
+
+    assert why() == why(knobs=SolveKnobs(profile=True)) == ""
     for method, word in (
         (Picard(), "forward iteration"), (Anderson(window=0), "window = 0"),
         (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "mixing"),
         (Anderson(period=2), "period = 2"), (Anderson(max_growth=2.0), "max_growth"),
     ):  # fmt: skip
-        assert word in obstacle(method, knobs).lower()
-    assert "compact" in obstacle(Anderson(), SolveKnobs(compact=True))
+        assert word in why(method)
+    assert "compact" in why(knobs=SolveKnobs(compact=True))
+    assert "gradient" in why(lasting=True) and "ranks" in why(shards="some")
+    assert why(on_step=print) == "" and "iterates" in why(on_step=KeptIterates((1,)))
+    assert "iterates" in why(on_step=reading_iterates(lambda step: step.z()))
+
+
+def test_a_profiled_solve_tells_the_kernels_apart():
+    f, z0 = affine()
+    history = on_device(f, z0, Anderson(), rtol=1e-9, profile=True).run().history
+    parts = history.part_seconds
+    assert list(parts) == ["gram", "solve", "mix", "bookkeeping"]
+    assert all((seconds >= 0).all() and seconds.sum() > 0 for seconds in parts.values())
+    torch.testing.assert_close(sum(parts.values()), history.method_seconds)
 
 
 def test_an_empty_batch_is_solved_at_once():

@@ -66,7 +66,7 @@ def random_step(kernels, batch, n, m, dtype, ring, seed, mixing=0.7):
     for k, columns in enumerate((state.du, state.dg)):
         columns.copy_(draw(m, batch, n, seed=seed + 4 + k))
     state.scale.copy_(draw(batch, m, seed=seed + 6).abs() + 0.1)
-    state.evals += 3
+    state.evals += m  # the newest difference's slot is the last
     return state, points
 
 
@@ -94,7 +94,7 @@ def test_one_pass_makes_the_differences_and_all_sums(
     state.squares.fill_(torch.nan)
     state.dg[slot], state.du[slot] = torch.nan, torch.nan
     z, last_z, f_z, last_g, columns = exact(*points, state.g, state.dg)
-    kernels.advance(state, *points, None if first else slot)
+    kernels.advance(state, *points, first)
     g, dz = f_z - z, z - last_z
     close(state.g, g, error, 10)
     squares = [(g**2).sum(1), (f_z**2).sum(1), 0 * (dz**2).sum(1) if first else (dz**2).sum(1)]
@@ -140,10 +140,10 @@ def test_samples_that_do_not_run_keep_everything(kernels):
     state.products.fill_(torch.nan)
     state.squares.fill_(torch.nan)
     before = [tensor.clone() for tensor in own(state)]
-    kernels.advance(state, *points, 1)
+    kernels.advance(state, *points, False)
     assert not state.products[1].any() and not state.squares[1].any()
     state.evicted[:] = True
-    kernels.solve(state, 1)
+    kernels.solve(state, False)
     assert not state.evicted[1] and not state.gamma[1].any()
     for tensor, old in zip(own(state), before, strict=True):
         dim = list(tensor.shape).index(3)
@@ -176,11 +176,11 @@ def test_one_sample_that_is_not_finite_stops_alone(kernels):
     state, points = random_step(kernels, 3, 37, 2, torch.float32, torch.float32, seed=3)
     points[2][1, 5] = torch.inf
     points[0][2], points[2][2] = 0.0, state.g[2]  # the same residual again: a column of zeros
-    kernels.advance(state, *points, 0)
+    kernels.advance(state, *points, False)
     assert state.squares.sum(1)[:, 3].tolist() == [0, 1, 0]
-    kernels.solve(state, 0)
+    kernels.solve(state, False)
     assert state.status.tolist() == [RUNNING, Status.NONFINITE, RUNNING]
-    event = state.records.event[3]
+    event = state.records.event[state.evals[0] - 1]
     assert [int(each) for each in event & int(Event.DROP)] == [0, 0, int(Event.DROP)]
     out = torch.full_like(points[0], torch.nan)
     kernels.mix(state, *points, out)
@@ -229,7 +229,7 @@ def test_rows_give_the_weights_of_the_host_step_by_step(kernels, m, sliding, dep
         count += 1
         feed(state, row, rhs, residual)
         state.gamma.fill_(torch.nan)
-        kernels.solve(state, slot)
+        kernels.solve(state, False)
         # A column that takes a dropped one's place comes last in the host's factor: other pivots.
         in_order = not (sliding and dependent)
         assert_same(state, k + 1, weights, residual, lost, not sliding and spent, in_order)
@@ -280,7 +280,7 @@ def test_samples_stop_when_and_as_the_referee_says(kernels):
         progress.settle(running & referee.judge(*judged, lambda fine=fine: fine))
         sums = np.stack([residual[k] ** 2, scale[k] ** 2, 0 * wiggle[k] + 0 * fine, broken[k]], 1)
         state.squares[:, 0] = torch.from_numpy(sums)
-        kernels.solve(state, None)
+        kernels.solve(state, True)
         assert state.status.tolist() == referee.status.tolist(), k
         assert state.newest.tolist() == progress.newest.tolist(), k
         assert state.evicted.tolist() == progress.evicted.tolist(), k
@@ -315,7 +315,7 @@ def test_a_small_solve_shows_whether_kernels_can_be_trusted(kernels):
             out.mul_(1.1)
 
     class Failing(TorchKernels):
-        def solve(self, state, slot):
+        def solve(self, state, first):
             raise RuntimeError("no such instruction")
 
     assert "off by" in failure(Wrong(), DEVICE)

@@ -1,6 +1,6 @@
 """What an Anderson step keeps on the device: rings, small matrices, counts, statuses, records.
 
-The host decides the slot, since all samples store at the same evaluation, and reads nothing.
+The host reads nothing of it. All samples that run store at the same evaluation: in the same slot.
 """
 
 from __future__ import annotations

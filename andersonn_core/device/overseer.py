@@ -37,6 +37,11 @@ class Overseer:
         self._began: Tensor | None = None  # (B,) bool, who begins with them now
         self._home: Tensor | None = None  # (B,) bool, who goes back to the best iterate now
 
+    @property
+    def intervenes(self) -> bool:
+        """Whether the next step is not the kernels' alone."""
+        return self._plain is not None or self._home is not None
+
     def watch(self, row: Row) -> None:
         """Take the newest row; decide."""
         running = row.running

@@ -52,10 +52,10 @@ def is_finite(values):
     return tl.abs(values) < INF
 
 
-@triton.jit(do_not_specialize=["parts", "tiles", "slot"])
+@triton.jit(do_not_specialize=["parts", "tiles"])
 def advance(
-    z, last_z, f_z, g, du, dg, scale, status, products, squares, knobs,
-    n, batch, parts, tiles, slot,
+    z, last_z, f_z, g, du, dg, scale, status, evals, products, squares, knobs,
+    n, batch, parts, tiles,
     FIRST: tl.constexpr, m: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A run of `tiles` blocks of one sample: g, dg, du, and their sums.
@@ -65,6 +65,7 @@ def advance(
     part, b = tl.program_id(0) % parts, tl.program_id(0) // parts
     j = tl.arange(0, M)
     running = tl.load(status + b) == RUNNING
+    slot = (tl.load(evals + b) + m - 1) % m  # the same for all that run
     used = (tl.load(scale + b * m + j, mask=j < m, other=0.0) > 0) & (j != slot)
     mixing = tl.load(knobs + MIXING).to(z.dtype.element_ty)
     row = tl.zeros((M,), tl.float64)
@@ -340,11 +341,11 @@ def weigh(
     tl.store(scale + b * m + j, lengths, mask=j < m)
 
 
-@triton.jit(do_not_specialize=["slot", "parts", "max_iter", "rows"])
+@triton.jit(do_not_specialize=["parts", "max_iter", "rows"])
 def solve(
     products, squares, matrix, scale, gamma, count, status, evals, limit, best_score, newest,
     evicted, stretch, numbers, event, knobs,
-    batch, slot, parts, max_iter, rows,
+    batch, parts, max_iter, rows,
     FIRST: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
     m: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -370,6 +371,7 @@ def solve(
         tl.store(event + place, tl.zeros((), tl.int16))
         if not FIRST:
             if verdict == RUNNING:
+                slot = (taken + m - 2) % m
                 row = reduced(products, b, parts, 0, 2 * m, m, M, CHUNK)
                 rhs = reduced(products, b, parts, m, 2 * m, m, M, CHUNK)
                 if slot == 0:
