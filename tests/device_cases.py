@@ -79,10 +79,10 @@ def drive(kernels, f, z0, rules, ring=None, state=None):
         state = DeviceState.of(z0, rules, parts, rules.max_iter, ring)
     z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
     for evaluation in range(rules.max_iter):
-        first = evaluation == 0
+        plain = not rules.window or evaluation == 0
         f_z = f(z)
-        kernels.advance(state, z, last_z, f_z, first)
-        kernels.solve(state, first)
+        kernels.advance(state, z, last_z, f_z, plain)
+        kernels.solve(state, plain)
         kernels.mix(state, z, last_z, f_z, last_z)
         z, last_z = last_z, z
     return Found(state, torch.where(state.newest[:, None], z, state.best))

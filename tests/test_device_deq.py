@@ -10,7 +10,7 @@ import torch
 from deq_cases import EXACT, Named, Pair, dense, inputs
 from device_cases import Operations
 
-from andersonn_core import DEQ, GRADIENTS, Anderson, Picard, polynomial
+from andersonn_core import DEQ, GRADIENTS, Anderson, Broyden, polynomial
 from andersonn_core.deq import KeptIterates
 from andersonn_core.deq import layer as layer_module
 from andersonn_core.device.driver import DeviceDriver
@@ -95,13 +95,13 @@ def test_the_host_waits_no_more_often_in_longer_solves(ahead):
 def test_what_needs_the_host_in_every_step_gets_it(ahead):
     cell, x = dense(), inputs()
     DEQ(cell, compact=True)(x)
-    DEQ(cell, Picard())(x)
+    DEQ(cell, Broyden())(x)
     kept = KeptIterates((1, 3))
     deq = DEQ(cell)
     deq.on_step = kept
     deq(x)
     assert [type(each) for each in ahead] == [Driver] * 3 and sorted(kept.states) == [1, 3]
-    for each, word in zip(ahead, ("compact", "forward iteration", "iterates"), strict=True):
+    for each, word in zip(ahead, ("compact", "broyden", "iterates"), strict=True):
         assert each.notes[0].startswith("every step waits for the host: ")
         assert word in each.notes[0].lower()
     matrix = torch.diag(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64))

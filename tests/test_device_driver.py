@@ -5,7 +5,7 @@ import pytest
 import torch
 from device_cases import Operations, affine, broken, tanh
 
-from andersonn_core import PROBLEMS, Anderson, Picard, Status, reading_iterates, solve
+from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, Status, reading_iterates, solve
 from andersonn_core.deq import KeptIterates
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
@@ -19,6 +19,9 @@ METHODS = {
     "sliding, damped": Anderson(restart="never", mixing=0.7),
     "one difference": Anderson(window=1),
     "no fallback": Anderson(window=8, regularization=1e-12, fallback=False),
+    "forward": Picard(),
+    "forward, damped": Picard(mixing=0.6),
+    "no differences": Anderson(window=0),
 }
 
 
@@ -217,10 +220,10 @@ def test_what_needs_the_host_is_said():
     def why(method=None, knobs=None, **rest):
         return obstacle(task_for(None, torch.zeros(2, 9), method, knobs, **rest)).lower()
 
-    assert why() == why(knobs=SolveKnobs(profile=True)) == ""
+    assert why() == why(Picard()) == why(knobs=SolveKnobs(profile=True)) == ""
     for method, word in (
-        (Picard(), "forward iteration"), (Anderson(window=0), "window = 0"),
-        (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "mixing"),
+        (Broyden(), "broyden"), (Anderson(window="auto"), "'auto'"),
+        (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "'auto'"),
         (Anderson(period=2), "period = 2"), (Anderson(max_growth=2.0), "max_growth"),
     ):  # fmt: skip
         assert word in why(method)

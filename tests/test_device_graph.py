@@ -4,7 +4,7 @@ import pytest
 import torch
 from device_cases import Recorded, affine, tanh
 
-from andersonn_core import PROBLEMS, Anderson, KnobError, SolveResult, Status, solve
+from andersonn_core import PROBLEMS, Anderson, KnobError, Picard, SolveResult, Status, solve
 from andersonn_core.device.driver import DeviceDriver
 from andersonn_core.device.graph import WARM_UP, Graph
 from andersonn_core.device.looks import EVERY, LAG
@@ -16,6 +16,7 @@ METHODS = {
     "full": Anderson(),
     "even window, damped": Anderson(window=4, mixing=0.8, restart="never"),
     "one difference": Anderson(window=1),
+    "forward": Picard(mixing=0.9),
 }
 
 

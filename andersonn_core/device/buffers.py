@@ -30,7 +30,7 @@ KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence")
 class Rules:
     """What is fixed for a solve; the stop tests are `Referee`'s, without the one for a stall."""
 
-    window: int  # m, from 1 on: at most the elements of a sample
+    window: int  # m, at most the elements of a sample; 0: forward iteration
     ridge: float  # added to the Gram matrix of unit diagonal
     precision: float  # a squared pivot below it is a failure
     rtol: float
@@ -134,9 +134,9 @@ def _check(rules: Rules, n: int, rows: int, state: torch.dtype, ring: torch.dtyp
             f"history of {ring} for states of {state}: float64 states have float64 histories, "
             "float32 states float32 or bfloat16; widen other states first."
         )
-    if not 1 <= rules.window <= max(n, 1):
+    if not 0 <= rules.window <= n:
         raise ValueError(
-            f"window = {rules.window} is out of range: from 1 to the {n} elements of a sample."
+            f"window = {rules.window} is out of range: from 0 to the {n} elements of a sample."
         )
     if rows < 1:
         raise ValueError(f"rows = {rows} is out of range: the records take one row or more.")

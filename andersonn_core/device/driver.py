@@ -18,16 +18,18 @@ from andersonn_core.device.overseer import Overseer
 from andersonn_core.device.times import Times
 from andersonn_core.driver import Step, Task, check_memory
 from andersonn_core.least_squares import default_regularization
-from andersonn_core.methods import Anderson
+from andersonn_core.methods import Anderson, Picard
+from andersonn_core.methods.anderson import AUTO
 from andersonn_core.outcome import result_of
 from andersonn_core.referee import DIVERGENCE
 from andersonn_core.results import RUNNING, History, SolveResult, Status
 from andersonn_core.timing import clock_for
 
-# Knobs of Anderson that only the host's loop has, with the values that the device can do, too.
-PLAIN_KNOBS = {
-    "period": 1, "delay": 0, "least_squares": "gram", "max_condition": None, "filtering": 0.0,
-    "max_growth": None, "max_weights": None, "randomize": "nothing",
+# Anderson's knobs that the device can't do all values of, and those that it can.
+POSSIBLE: dict[str, tuple[Any, ...]] = {
+    "restart": ("full", "never"), "period": (1,), "delay": (0,), "least_squares": ("gram",),
+    "max_condition": (None,), "filtering": (0.0,), "max_growth": (None,), "max_weights": (None,),
+    "randomize": ("nothing",),
 }  # fmt: skip
 
 
@@ -36,15 +38,10 @@ def obstacle(task: Task) -> str:
     method = task.method
     if task.shards is not None:
         return "its elements are on several ranks"
-    if type(method) is not Anderson:
+    if type(method) not in (Anderson, Picard):
         return f"{method.label} is stepped by the host"
-    if not isinstance(method.window, int) or method.window < 1:
-        return f"window = {method.window!r} is stepped by the host"
-    if method.mixing == "auto" or method.restart not in ("full", "never"):
-        return f"mixing = {method.mixing!r}, restart = {method.restart!r} are decided by the host"
-    for name, value in PLAIN_KNOBS.items():
-        if getattr(method, name) != value:
-            return f"{name} = {getattr(method, name)!r} is decided by the host"
+    if isinstance(method, Anderson) and (reason := _obstacle(method)):
+        return reason
     if task.knobs.compact:
         return "compact = True is the host's work"
     if getattr(task.on_step, "reads_iterates", False):
@@ -52,8 +49,17 @@ def obstacle(task: Task) -> str:
     return "the gradient reads its history" if task.lasting else ""
 
 
+def _obstacle(method: Anderson) -> str:
+    for name, possible in POSSIBLE.items():
+        if getattr(method, name) not in possible:
+            return f"{name} = {getattr(method, name)!r} is decided by the host"
+    if AUTO in (method.window, method.mixing):
+        return "what is 'auto' is decided by the host"
+    return ""
+
+
 class DeviceDriver:
-    """One solve by Anderson's method; the same statuses, counts and history as `Driver`'s.
+    """One solve by Anderson's method or forward iteration: `Driver`'s statuses, counts, history.
 
     But for a stall: the host decides it from the rows, so that sample stops as late as they come.
     f is called up to LAG times more than the samples need, as the host learns late that all have
@@ -68,7 +74,7 @@ class DeviceDriver:
         capture: Callable[[Work], Work] = record,
     ) -> None:
         method = task.method
-        assert isinstance(method, Anderson), obstacle(task)
+        assert isinstance(method, Anderson | Picard), obstacle(task)
         self.layout, self.method = task.layout, method
         self.knobs, self.card = task.knobs, task.card
         self.on_step, self.should_stop = task.on_step, task.should_stop
@@ -80,14 +86,15 @@ class DeviceDriver:
         self.last = torch.zeros_like(self.working)  # (B, n) evaluated before
         # (B, n) the next point as f sees it, where that is narrower than what steps see
         self.narrow = None if self.answer.dtype is self.working.dtype else self.answer.clone()
-        window = method.slots(self.layout.elements)
+        window = method.slots(self.layout.elements) if isinstance(method, Anderson) else 0
         choice = kernels_for(self.layout.device, self.working.dtype, window)
         chosen = kernels or choice.kernels
         assert chosen is not None, choice.reason
         self.kernels, self.notes = chosen, (choice.reason,) if kernels is None else ()
         self.state = self._fresh_state(window)
         self.looks = Looks(self.state)
-        self.overseer = Overseer(self.state, task.knobs, method.fallback)
+        falls_back = isinstance(method, Anderson) and method.fallback and window > 0
+        self.overseer = Overseer(self.state, task.knobs, method.largest_window, falls_back)
         self.graph = Graph(self._unit, EVERY, capture) if task.knobs.capture else None
         self.rows: list[Row] = []
         self.wall: list[float] = []
@@ -96,12 +103,12 @@ class DeviceDriver:
 
     def _fresh_state(self, window: int) -> DeviceState:
         method, knobs, kind = self.method, self.knobs, self.working.dtype
-        ridge = method.regularization
+        ridge = getattr(method, "regularization", None)
         rules = Rules(
             window=window, ridge=default_regularization(kind) if ridge is None else ridge,
             precision=torch.finfo(kind).eps, rtol=knobs.rtol, atol=knobs.atol,
-            max_iter=knobs.max_iter, mixing=method.first_mixing,
-            sliding=method.restart == "never", divergence=DIVERGENCE,
+            max_iter=knobs.max_iter, mixing=float(method.mixing),
+            sliding=getattr(method, "restart", "") == "never", divergence=DIVERGENCE,
         )  # fmt: skip
         parts = self.kernels.parts(self.working, window)
         return DeviceState.of(self.working, rules, parts, LAG)
@@ -155,13 +162,14 @@ class DeviceDriver:
 
     def _step(self, ended: Callable[[str], None], evaluation: int | None = None) -> None:
         """One evaluation, and the step from it; without a number, of those without a mask."""
-        kernels, state, first = self.kernels, self.state, evaluation == 1
+        kernels, state = self.kernels, self.state
+        plain = evaluation == 1 or not state.rules.window
         f_z = self.map(self.z).to(self.working.dtype)
         ended("map")
         points = self.working, self.last, f_z
-        kernels.advance(state, *points, first)
+        kernels.advance(state, *points, plain)
         ended("gram")
-        kernels.solve(state, first)
+        kernels.solve(state, plain)
         ended("solve")
         if evaluation is not None:
             self.overseer.before_mix(evaluation)

@@ -22,12 +22,12 @@ class TorchKernels:
         return 1
 
     def advance(
-        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, first: bool
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, plain: bool
     ) -> None:  # (B, n) each
         """G, dg, du and their sums; see `Kernels`."""
         running = (state.status == RUNNING)[:, None]
         g, squares = f_z - z, torch.zeros_like(state.squares[:, 0])
-        if not first:
+        if not plain:
             dz, dg = z - last_z, g - state.g
             du = dz.add(dg, alpha=state.rules.mixing)
             newest = _slot(state, state.evals + 1), torch.arange(len(z), device=z.device)
@@ -44,14 +44,14 @@ class TorchKernels:
         state.squares[:, 0] = torch.where(running, squares, 0.0)
         state.g.copy_(torch.where(running, g, state.g))
 
-    def solve(self, state: DeviceState, first: bool) -> None:
+    def solve(self, state: DeviceState, plain: bool) -> None:
         """The small work, for all samples at once; see `Kernels`."""
         sums = state.squares.sum(1)
         ran, residual, relative = _judge(state, sums)
         going = state.status == RUNNING
         step = _Step.plain(residual)
         state.gamma.zero_()
-        if not first:
+        if not plain:
             slot = _slot(state, state.evals)
             row, rhs = state.products.double().sum(1).unbind(1)
             step = _weights(state, slot, going, row, rhs, residual)

@@ -29,17 +29,17 @@ class TritonKernels:
         return -(-blocks // self._tiles(len(z), blocks))
 
     def advance(
-        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, first: bool
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, plain: bool
     ) -> None:  # (B, n) each
         """One launch; see `Kernels`."""
         grid, sizes, columns = self._plan(state)
         triton_loops.advance[grid](
             *_rows(z, last_z, f_z, state.g, state.du, state.dg),
             state.scale, state.status, state.evals, state.products, state.squares, state.knobs,
-            *sizes, FIRST=first, **columns,
+            *sizes, PLAIN=plain, **columns,
         )  # fmt: skip
 
-    def solve(self, state: DeviceState, first: bool) -> None:
+    def solve(self, state: DeviceState, plain: bool) -> None:
         """One launch, a program for each sample; see `Kernels`."""
         rules, (rows, batch) = state.rules, state.records.event.shape
         m, parts = rules.window, state.squares.shape[1]
@@ -49,7 +49,7 @@ class TritonKernels:
             state.status, state.evals, state.limit, state.best_score, _bytes(state.newest),
             _bytes(state.evicted), state.stretch, state.records.numbers, state.records.event,
             state.knobs, batch, parts, rules.max_iter, rows,
-            FIRST=first, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
+            PLAIN=plain, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
             m=m, M=padded, CHUNK=min(_padded(parts), max(SUMS // padded, 1)),
             num_warps=1 if parts * padded <= 256 and m <= 8 else 4,  # one need not wait for others
         )  # fmt: skip

@@ -56,7 +56,7 @@ def is_finite(values):
 def advance(
     z, last_z, f_z, g, du, dg, scale, status, evals, products, squares, knobs,
     n, batch, parts, tiles,
-    FIRST: tl.constexpr, m: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr,
+    PLAIN: tl.constexpr, m: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A run of `tiles` blocks of one sample: g, dg, du, and their sums.
 
@@ -65,7 +65,9 @@ def advance(
     part, b = tl.program_id(0) % parts, tl.program_id(0) // parts
     j = tl.arange(0, M)
     running = tl.load(status + b) == RUNNING
-    slot = (tl.load(evals + b) + m - 1) % m  # the same for all that run
+    slot = 0
+    if not PLAIN:
+        slot = (tl.load(evals + b) + m - 1) % m  # the same for all that run
     used = (tl.load(scale + b * m + j, mask=j < m, other=0.0) > 0) & (j != slot)
     mixing = tl.load(knobs + MIXING).to(z.dtype.element_ty)
     row = tl.zeros((M,), tl.float64)
@@ -87,7 +89,7 @@ def advance(
             of_g += square(now)
             of_f += square(there)
             broken += tl.sum(tl.where(is_finite(there), 0.0, 1.0).to(tl.float64))
-            if not FIRST:
+            if not PLAIN:
                 moved = here - tl.load(last_z + at, mask=inside, other=0.0)
                 difference = now - tl.load(g + at, mask=inside, other=0.0)
                 of_dz += square(moved)
@@ -103,7 +105,7 @@ def advance(
                 rhs += tl.sum(columns * now[None, :], 1).to(tl.float64)
             tl.store(g + at, now, mask=inside)
     out = b * parts + part
-    if not FIRST:
+    if not PLAIN:
         kind = products.dtype.element_ty
         tl.store(products + out * 2 * m + j, row.to(kind), mask=j < m)
         tl.store(products + out * 2 * m + m + j, rhs.to(kind), mask=j < m)
@@ -346,7 +348,7 @@ def solve(
     products, squares, matrix, scale, gamma, count, status, evals, limit, best_score, newest,
     evicted, stretch, numbers, event, knobs,
     batch, parts, max_iter, rows,
-    FIRST: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
+    PLAIN: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
     m: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """All small work of one sample, in float64."""
@@ -369,7 +371,7 @@ def solve(
         tl.store(numbers + CONDITION * lane, 1.0 + plain)
         tl.store(numbers + DEPTH * lane, plain)
         tl.store(event + place, tl.zeros((), tl.int16))
-        if not FIRST:
+        if not PLAIN:
             if verdict == RUNNING:
                 slot = (taken + m - 2) % m
                 row = reduced(products, b, parts, 0, 2 * m, m, M, CHUNK)
