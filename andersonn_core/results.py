@@ -63,6 +63,7 @@ class Event(IntFlag):
     PROBE = 64  # an evaluation that tested whether the map is affine
     HEAVY = 128  # a step whose weights were too large was replaced by a plain one
     FILTER = 256  # a step left out columns that were nearly dependent
+    OVERFLOW = 512  # with DROP: a difference was too large for the history's type
 
 
 @dataclass

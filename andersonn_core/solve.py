@@ -133,6 +133,8 @@ def driver_for(task: Task) -> Driver | DeviceDriver:
         reason, notes = f"a solve on {device} is not launched ahead", []
     if task.knobs.capture:
         notes.append(f"not captured: {reason}")
+    if getattr(task.method, "history", "state") != "state":
+        notes.append(f"the history is kept in the state's type, not in bfloat16: {reason}")
     driver = Driver(task)
     driver.notes = (*notes, *driver.notes)
     return driver

@@ -5,7 +5,16 @@ import pytest
 import torch
 from device_cases import Operations, affine, broken, tanh
 
-from andersonn_core import PROBLEMS, Anderson, Broyden, Picard, Status, reading_iterates, solve
+from andersonn_core import (
+    PROBLEMS,
+    Anderson,
+    Broyden,
+    Event,
+    Picard,
+    Status,
+    reading_iterates,
+    solve,
+)
 from andersonn_core.deq import KeptIterates
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
@@ -231,6 +240,39 @@ def test_what_needs_the_host_is_said():
     assert "gradient" in why(lasting=True) and "ranks" in why(shards="some")
     assert why(on_step=print) == "" and "iterates" in why(on_step=KeptIterates((1,)))
     assert "iterates" in why(on_step=reading_iterates(lambda step: step.z()))
+
+
+NARROW = Anderson(history="bfloat16")
+
+
+def test_a_history_in_bfloat16_converges_nearly_as_fast_to_a_true_residual():
+    built = PROBLEMS["bratu"](size=16, batch_size=3).build()
+    knobs = {"rtol": 1e-5, "max_iter": 300}
+    f, z0 = built.f, built.z0
+    assert z0.dtype is torch.float32
+    driver = on_device(f, z0, NARROW, **knobs)
+    found, exact = driver.run(), on_device(f, z0, Anderson(), **knobs).run()
+    assert driver.state.dg.dtype is torch.bfloat16
+    assert found.converged.all() and found.num_evals <= 1.25 * exact.num_evals
+    residual = (f(found.z) - found.z).flatten(1).norm(dim=1) / f(found.z).flatten(1).norm(dim=1)
+    torch.testing.assert_close(found.relative_residual.float(), residual, rtol=1e-3, atol=0)
+    assert found.diagnostics["history_overflows"] == 0
+
+
+def test_a_history_that_overflows_is_counted_and_goes_on_in_float32():
+    """||dg||_max = 1.5 * 2.265e38 is a float32 but no bfloat16."""
+    offset = torch.tensor([[1.0], [2.265e38]]).expand(2, 6)
+    driver = on_device(lambda z: -0.5 * z + offset, torch.zeros(2, 6), NARROW, rtol=1e-6)
+    result = driver.run()
+    assert result.converged.all() and driver.state.dg.dtype is torch.float32
+    torch.testing.assert_close(result.z, offset / 1.5)
+    assert 1 <= result.diagnostics["history_overflows"] <= LAG
+    assert (result.history.event[:, 0] & int(Event.OVERFLOW) == 0).all()
+    assert "evaluation 2 was too large for a history in bfloat16" in result.notes[-1]
+    wide = on_device(*affine(), NARROW)
+    assert wide.state.dg.dtype is torch.float64 and "kept in float64" in wide.notes[-1]
+    result = solve(*affine(), NARROW)
+    assert result.notes[0].startswith("the history is kept in the state's type, not in bfloat16")
 
 
 def test_a_profiled_solve_tells_the_kernels_apart():

@@ -187,6 +187,26 @@ def test_one_sample_that_is_not_finite_stops_alone(kernels):
     assert out.isfinite().all() and torch.equal(out[1], points[0][1])
 
 
+def test_a_difference_too_large_for_the_ring_is_counted_and_left_out(kernels):
+    largest = torch.finfo(torch.bfloat16).max  # float32 has numbers a little beyond it
+    for ring, lost in ((torch.bfloat16, 2), (torch.float32, 0)):
+        state, points = random_step(kernels, 3, 37, 2, torch.float32, ring, seed=4, mixing=1.0)
+        z, last_z, f_z = points
+        z[1, 5] = last_z[1, 5] = state.g[1, 5] = 0.0
+        f_z[1, 5] = 1.003 * largest
+        kernels.advance(state, *points, False)
+        assert state.squares.sum(1)[:, 4].tolist() == [0, lost, 0]  # of dg and of du
+        kernels.solve(state, False)
+        event = state.records.event[state.evals[0] - 1]
+        assert (event & int(Event.OVERFLOW) != 0).tolist() == [False, lost > 0, False]
+        assert (event & int(Event.DROP) != 0).tolist() == [False, True, False]  # its square is inf
+        assert (state.status == RUNNING).all()
+        assert (state.scale[1] > 0).tolist() == [True, False]
+        out = torch.full_like(z, torch.nan)
+        kernels.mix(state, *points, out)
+        assert out[0].isfinite().all() and out[2].isfinite().all()
+
+
 # the small work, against the host's
 
 
@@ -196,7 +216,9 @@ def feed(state, row, rhs, residual):
     share = torch.softmax(draw(parts, seed=3), 0).to(DEVICE)
     both = torch.from_numpy(np.stack([row, rhs], 1)).to(DEVICE)
     state.products.copy_(share[:, None, None] * both[:, None])
-    squares = torch.from_numpy(np.stack([residual**2, 4 * residual**2, residual, 0 * residual], 1))
+    none = 0 * residual
+    sums = [residual**2, 4 * residual**2, residual, none, none]
+    squares = torch.from_numpy(np.stack(sums, 1))
     state.squares.copy_(share[:, None] * squares.to(DEVICE)[:, None])
 
 
@@ -278,7 +300,8 @@ def test_samples_stop_when_and_as_the_referee_says(kernels):
             progress.add(residual[k] / scale[k], running)
         judged = slice(None), k + 1, last, residual[k], scale[k], progress
         progress.settle(running & referee.judge(*judged, lambda fine=fine: fine))
-        sums = np.stack([residual[k] ** 2, scale[k] ** 2, 0 * wiggle[k] + 0 * fine, broken[k]], 1)
+        none = 0 * wiggle[k] + 0 * fine
+        sums = np.stack([residual[k] ** 2, scale[k] ** 2, none, broken[k], none], 1)
         state.squares[:, 0] = torch.from_numpy(sums)
         kernels.solve(state, True)
         assert state.status.tolist() == referee.status.tolist(), k

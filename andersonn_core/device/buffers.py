@@ -22,6 +22,7 @@ NUMBERS = (
     "condition",
     "depth",
 )
+SQUARES = 5  # numbers that `advance` leaves beside the products
 # The numbers of `DeviceState.knobs`, in this order.
 KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence")
 
@@ -71,7 +72,9 @@ class DeviceState:
     dg: Tensor  # (m, B, n)
     best: Tensor  # (B, n) the best iterate, where that is no longer the newest
     products: Tensor  # (B, parts, 2, m) dG dg_new and dG g, a part for each run of elements
-    squares: Tensor  # (B, parts, 4) float64: ||g||^2, ||f(z)||^2, ||dz||^2, entries not finite
+    # (B, parts, SQUARES) float64: ||g||^2, ||f(z)||^2, ||dz||^2; how many entries of f(z) are not
+    # finite, how many of the newest differences too large for the ring
+    squares: Tensor
     matrix: Tensor  # (B, m, m) float64: see ScaledGram
     scale: Tensor  # (B, m) float64
     gamma: Tensor  # (B, m) float64, zero in columns that are not used
@@ -111,7 +114,7 @@ class DeviceState:
             dg=torch.zeros(m, batch, n, dtype=ring or z.dtype, device=device),
             best=z.clone(),
             products=z.new_zeros(batch, parts, 2, m),
-            squares=full(0.0, batch, parts, 4),
+            squares=full(0.0, batch, parts, SQUARES),
             matrix=torch.eye(m, **of_doubles).repeat(batch, 1, 1),
             scale=full(0.0, batch, m),
             gamma=full(0.0, batch, m),

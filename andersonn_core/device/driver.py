@@ -22,7 +22,7 @@ from andersonn_core.methods import Anderson, Picard
 from andersonn_core.methods.anderson import AUTO
 from andersonn_core.outcome import result_of
 from andersonn_core.referee import DIVERGENCE
-from andersonn_core.results import RUNNING, History, SolveResult, Status
+from andersonn_core.results import RUNNING, Event, History, SolveResult, Status
 from andersonn_core.timing import clock_for
 
 # Anderson's knobs that the device can't do all values of, and those that it can.
@@ -90,16 +90,22 @@ class DeviceDriver:
         choice = kernels_for(self.layout.device, self.working.dtype, window)
         chosen = kernels or choice.kernels
         assert chosen is not None, choice.reason
-        self.kernels, self.notes = chosen, (choice.reason,) if kernels is None else ()
+        self.kernels = chosen
+        self.notes: tuple[str, ...] = (choice.reason,) if kernels is None else ()
         self.state = self._fresh_state(window)
         self.looks = Looks(self.state)
         falls_back = isinstance(method, Anderson) and method.fallback and window > 0
         self.overseer = Overseer(self.state, task.knobs, method.largest_window, falls_back)
-        self.graph = Graph(self._unit, EVERY, capture) if task.knobs.capture else None
+        self.record_graph = capture
+        self._capture()
         self.rows: list[Row] = []
         self.wall: list[float] = []
         self.cancelled = False
         self._elapsed = 0.0
+
+    def _capture(self) -> None:
+        wanted = self.knobs.capture
+        self.graph = Graph(self._unit, EVERY, self.record_graph) if wanted else None
 
     def _fresh_state(self, window: int) -> DeviceState:
         method, knobs, kind = self.method, self.knobs, self.working.dtype
@@ -111,7 +117,23 @@ class DeviceDriver:
             sliding=getattr(method, "restart", "") == "never", divergence=DIVERGENCE,
         )  # fmt: skip
         parts = self.kernels.parts(self.working, window)
-        return DeviceState.of(self.working, rules, parts, LAG)
+        ring = torch.bfloat16 if getattr(method, "history", "") == "bfloat16" else kind
+        if kind is torch.float64 and ring is not kind:
+            self.notes += ("history = 'bfloat16' is for float32 states: it is kept in float64",)
+            ring = kind
+        return DeviceState.of(self.working, rules, parts, LAG, ring)
+
+    def _widen(self, row: Row) -> None:
+        """Keep the history in the state's type from now on, where a difference was too large."""
+        state = self.state
+        if not (row.event & int(Event.OVERFLOW)).any() or state.dg.dtype is state.g.dtype:
+            return
+        state.dg, state.du = state.dg.to(state.g.dtype), state.du.to(state.g.dtype)
+        self.notes += (
+            f"a difference at evaluation {row.evaluation} was too large for a history in bfloat16: "
+            f"it went on in {str(state.g.dtype).removeprefix('torch.')}",
+        )
+        self._capture()  # what was captured reads the old ring
 
     @torch.no_grad()
     @np.errstate(all="ignore")  # residuals of a broken sample are inf and NaN by right
@@ -200,6 +222,7 @@ class DeviceDriver:
                 return  # what follows was under way when the end was not known
             self.rows.append(row)
             self.overseer.watch(row)
+            self._widen(row)
             if self.on_step is not None:
                 self.on_step(self._shown(row))
 

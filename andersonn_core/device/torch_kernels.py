@@ -34,6 +34,7 @@ class TorchKernels:
             for ring, new in ((state.dg, dg), (state.du, du)):
                 ring[newest] = torch.where(running, new.to(ring.dtype), ring[newest])
             squares[:, 2] = _square(dz)
+            squares[:, 4] = _too_large(dg, state.dg.dtype) + _too_large(du, state.du.dtype)
             columns = state.dg.to(g.dtype)
             active = ((state.scale > 0) | _here(state, newest[0])) & running
             for row, vector in enumerate((columns[newest], g)):
@@ -54,9 +55,12 @@ class TorchKernels:
         if not plain:
             slot = _slot(state, state.evals)
             row, rhs = state.products.double().sum(1).unbind(1)
+            overflowed = going & (sums[:, 4] > 0)
+            row = torch.where(overflowed[:, None], torch.nan, row)  # no good, whatever it is
             step = _weights(state, slot, going, row, rhs, residual)
             wider = torch.fmax(state.stretch, (sums[:, 2] / row[:, 0]).sqrt())
             state.stretch.copy_(torch.where(going & (slot == 0), wider, state.stretch))
+            step.event += int(Event.OVERFLOW) * overflowed.to(torch.int16)
         _record(state, ran, going, (relative, residual), step)
 
     def mix(
@@ -98,6 +102,11 @@ def _slot(state: DeviceState, evaluation: Tensor) -> Tensor:  # (B,) -> (B,)
 
 def _here(state: DeviceState, slot: Tensor) -> Tensor:  # (B,) -> (B, m)
     return torch.arange(state.rules.window, device=slot.device) == slot[:, None]
+
+
+def _too_large(values: Tensor, kind: torch.dtype) -> Tensor:  # (B, n) -> (B,)
+    """How many finite entries are beyond another type's largest number."""
+    return (torch.isfinite(values) & (values.abs() > torch.finfo(kind).max)).sum(1)
 
 
 def _square(values: Tensor) -> Tensor:  # (B, n) -> (B,)

@@ -36,7 +36,7 @@ class TritonKernels:
         triton_loops.advance[grid](
             *_rows(z, last_z, f_z, state.g, state.du, state.dg),
             state.scale, state.status, state.evals, state.products, state.squares, state.knobs,
-            *sizes, PLAIN=plain, **columns,
+            *sizes, PLAIN=plain, MOST=torch.finfo(state.dg.dtype).max, **columns,
         )  # fmt: skip
 
     def solve(self, state: DeviceState, plain: bool) -> None:
