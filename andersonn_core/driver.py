@@ -214,7 +214,7 @@ class Driver:
 
     def _entries_finite(self, f_z: Tensor) -> Flags:  # (A, n) -> (A,)
         """On all ranks."""
-        odd = (~torch.isfinite(f_z)).sum(1).double().cpu().numpy()
+        odd = (~torch.isfinite(f_z)).sum(1).cpu().double().numpy()
         flags: Flags = self.state.rows.total(odd) == 0
         return flags
 
@@ -321,7 +321,7 @@ class Driver:
     def _stop_all(self, status: Status, alone: bool = False) -> None:
         """Give every running sample this status and keep its best iterate."""
         self.referee.finish(status)
-        if self.num_evals:
+        if self.state.progress.best:  # not where the first residual could not be taken
             self._store_answers(alone)
 
     def _emit(self) -> None:

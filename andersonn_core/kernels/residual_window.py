@@ -132,10 +132,10 @@ class ResidualWindow:
         return slots, products
 
     def erase(self, samples: Flags) -> None:  # (B,)
-        """Make the newest residuals of these samples zero: not finite, they would spread."""
+        """What is not finite in these samples' newest residuals becomes zero: it would spread."""
         places = torch.from_numpy(np.flatnonzero(samples)).to(self.p.device)
-        self.p[self.slot, places] = 0.0
-        self.g[self.slot, places] = 0.0
+        for ring in (self.p, self.g):
+            ring[self.slot, places] = ring[self.slot, places].nan_to_num(0.0, 0.0, 0.0)
 
     def step(
         self, z: Tensor, f_z: Tensor, g: Tensor, alpha: Floats, out: Tensor

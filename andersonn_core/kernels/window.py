@@ -144,10 +144,10 @@ class DifferenceWindow:
             self.rows.mix(columns, self.slot, self.count, gamma, newest, start=newest)
 
     def erase(self, samples: Flags) -> None:  # (B,)
-        """Make the newest differences of these samples zero: not finite, they would spread."""
+        """What is not finite in these samples' newest differences becomes zero: it would spread."""
         places = torch.from_numpy(np.flatnonzero(samples)).to(self.du.device)
-        self.du[self.slot, places] = 0.0
-        self.dg[self.slot, places] = 0.0
+        for ring in (self.du, self.dg):
+            ring[self.slot, places] = ring[self.slot, places].nan_to_num(0.0, 0.0, 0.0)
 
     def step(
         self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, out: Tensor
