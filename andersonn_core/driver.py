@@ -17,7 +17,7 @@ from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits, check_room, solve_bytes
 from andersonn_core.methods import MethodSpec, MethodState
-from andersonn_core.outcome import result_of
+from andersonn_core.outcome import attach_partial, result_of
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import Referee, Rows
 from andersonn_core.results import RUNNING, SolveResult, Status
@@ -146,9 +146,12 @@ class Driver:
                 if self.compactions and self._confirm():
                     self._iterate()
         except BaseException as error:
-            self._stop_all(Status.CANCELLED, alone=True)
-            error.partial_result = self._result()  # type: ignore[attr-defined]
+            attach_partial(error, self._partial)
             raise
+        return self._result()
+
+    def _partial(self) -> SolveResult:
+        self._stop_all(Status.CANCELLED, alone=True)
         return self._result()
 
     def _iterate(self) -> None:

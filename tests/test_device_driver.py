@@ -19,7 +19,7 @@ from andersonn_core.deq import KeptIterates
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
 from andersonn_core.device.torch_kernels import TorchKernels
-from andersonn_core.driver import SolveKnobs, Task
+from andersonn_core.driver import Driver, SolveKnobs, Task
 from andersonn_core.layout import StateLayout
 from andersonn_core.runcard import RunCard
 
@@ -288,3 +288,32 @@ def test_an_empty_batch_is_solved_at_once():
     result = on_device(lambda z: z, torch.zeros(0, 3), Anderson()).run()
     assert result.num_evals == 0 and result.z.shape == (0, 3)
     assert not np.any(result.status.numpy())
+
+
+@pytest.mark.parametrize("driver", ["host", "device"])
+def test_a_device_that_is_lost_in_the_middle_is_what_the_error_says(driver):
+    """After such an error every call fails: there is no partial result, and a note says so."""
+    f, z0 = affine()
+    calls, lost = [0], "CUDA error: unspecified launch failure"
+
+    def failing(z):
+        calls[0] += 1
+        if calls[0] >= 5:
+            raise RuntimeError(lost)
+        return f(z)
+
+    made = on_device(failing, z0, Anderson(), rtol=0.0) if driver == "device" else None
+    task = task_for(failing, z0, Anderson(), SolveKnobs(rtol=0.0))
+    made = made or Driver(task)
+
+    def unpack(rows):
+        raise RuntimeError("CUDA error: device not ready")
+
+    object.__setattr__(made.layout, "unpack", unpack)
+    with pytest.raises(RuntimeError, match="unspecified launch failure") as caught:
+        made.run()
+    assert not hasattr(caught.value, "partial_result")
+    assert caught.value.__notes__ == [
+        "There is no partial result: RuntimeError: CUDA error: device not ready"
+    ]
+    assert solve(f, z0).converged.all()  # another solve is not concerned

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.device.buffers import DeviceState, Rules
-from andersonn_core.device.graph import Graph, Work, record
+from andersonn_core.device.graph import Graph, Work
 from andersonn_core.device.interface import Kernels, kernels_for
 from andersonn_core.device.looks import EVERY, LAG, Looks, Row
 from andersonn_core.device.overseer import Overseer
@@ -20,7 +20,7 @@ from andersonn_core.driver import Step, Task, check_memory
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.methods import Anderson, Picard
 from andersonn_core.methods.anderson import AUTO
-from andersonn_core.outcome import result_of
+from andersonn_core.outcome import attach_partial, result_of
 from andersonn_core.referee import DIVERGENCE
 from andersonn_core.results import RUNNING, Event, History, SolveResult, Status
 from andersonn_core.timing import clock_for
@@ -71,7 +71,7 @@ class DeviceDriver:
         self,
         task: Task,
         kernels: Kernels | None = None,
-        capture: Callable[[Work], Work] = record,
+        capture: Callable[[Work], Work] | None = None,
     ) -> None:
         method = task.method
         assert isinstance(method, Anderson | Picard), obstacle(task)
@@ -144,7 +144,7 @@ class DeviceDriver:
                 self._iterate()
         except BaseException as error:
             self.cancelled = True
-            error.partial_result = self._result()  # type: ignore[attr-defined]
+            attach_partial(error, self._result)
             raise
         return self._result()
 

@@ -26,10 +26,12 @@ def record(work: Work) -> Work:
 class Graph:
     """Captures the work when it is first to be replayed; where that fails, `note` says why."""
 
-    def __init__(self, work: Work, evaluations: int, capture: Callable[[Work], Work] = record):
+    def __init__(
+        self, work: Work, evaluations: int, capture: Callable[[Work], Work] | None = None
+    ) -> None:
         self.evaluations = evaluations
         self.note = ""
-        self._work, self._capture = work, capture
+        self._work, self._capture = work, capture or record
         self._replay: Work | None = None
 
     def replay(self, evaluation: int, most: int) -> Work | None:
