@@ -88,7 +88,9 @@ def test_every_kept_column_is_a_difference_of_the_affine_map(least_squares):
 def test_the_slow_directions_are_those_of_the_generalized_eigenproblem():
     problem = small_affine()
     state = after(problem, Anderson(window=8, restart="never"), 9)
-    weights, fine = slow_directions(state.window, state.gram, np.array([0]), 3)
+    first = np.array([0])
+    moves = state.window.moves(torch.from_numpy(first))
+    weights, fine = slow_directions(state.gram.differences(first), moves, 1.0, 3)
     assert fine.all()
     dg = state.window.dg[:, 0].numpy()
     dz = state.window.du[:, 0].numpy() - dg
@@ -103,7 +105,7 @@ def test_the_slow_directions_are_those_of_the_generalized_eigenproblem():
 def test_the_newest_directions_are_the_last_ones_of_gram_schmidt():
     problem = small_affine()
     state = after(problem, Anderson(window=5, restart="never"), 9)  # the ring has gone round
-    (weights,), fine = newest_directions(state.window, state.gram, np.array([0]), 2)
+    (weights,), fine = newest_directions(state.gram, state.window.stored, 2)
     assert fine.all()
     order = np.argsort(state.window.stored)
     dg = state.window.dg[order, 0].numpy()
@@ -280,7 +282,7 @@ def test_two_pairs_need_twice_the_evaluations_of_slow_directions_in_single_preci
 def test_columns_that_are_dependent_in_the_order_of_age_are_said_to_be():
     state = after(small_affine(), Anderson(window=5, restart="never"), 9)
     state.gram.matrix[0, 0, 1] = state.gram.matrix[0, 1, 0] = 2.0  # no Gram matrix
-    _, fine = newest_directions(state.window, state.gram, np.array([0]), 2)
+    _, fine = newest_directions(state.gram, state.window.stored, 2)
     assert not fine.any()
 
 

@@ -42,6 +42,10 @@ class Keeper(Protocol):
         """
         ...
 
+    def foresee(self, state: WindowState) -> None:
+        """Before a residual is measured: ask for the sums that `make_room` may need then."""
+        ...
+
     def make_room(self, state: WindowState, event: Events) -> None:
         """Before the newest difference is stored."""
         ...

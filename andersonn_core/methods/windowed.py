@@ -144,6 +144,7 @@ class WindowState(MethodState):
 
     def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
         """The window says where: a ring of residuals holds it already."""
+        self.keeper.foresee(self)
         self.g, norms = self.window.measure(z, f_z, self.g, self._previous())
         return norms
 
@@ -186,10 +187,9 @@ class WindowState(MethodState):
 
         A sample whose combinations under- or overflow goes on without any.
         """
-        slots, products = self.window.fold(weights, torch.from_numpy(places).to(self.g.device))
-        square = products.diagonal(axis1=1, axis2=2)
-        fine = (np.isfinite(products).all(2) & (square > 0)).all(1)
-        self.gram.replace(places[fine], slots, products[fine])
+        chosen = self.gram.combinations(places, weights)
+        slots, applied = self.window.fold(chosen, torch.from_numpy(places).to(self.g.device))
+        fine = self.gram.fold(places, slots, applied)
         self.count[places] = weights.shape[1]
         self.spent[places] = False
         if not fine.all():
