@@ -83,8 +83,9 @@ class ShardedRows:
     def products(
         self, columns: Array, slot: int, counts: Counts, g: Tensor | None = None
     ) -> tuple[Floats, Floats]:  # (m, B, n), (B,), (B, n) -> (B, m), (B, m)
-        """2 m scalars a sample."""
-        gram, rhs = self._together(*self.rows.products(columns, slot, counts, g))
+        """2 m scalars a sample, without g m."""
+        gram, rhs = self.rows.products(columns, slot, counts, g)
+        gram, rhs = self._together(gram, rhs) if g is not None else [self.total(gram)] * 2
         return gram, rhs
 
     def mix(

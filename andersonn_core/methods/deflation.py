@@ -20,8 +20,7 @@ import torch
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.least_squares import ScaledGram
 
-
-NOISE = 0.01  # the relative error of products from which on a combination is none to keep
+NOISE = 0.01  # combinations whose products may be off by more, relatively, are not kept
 
 
 def slow_directions(
@@ -31,7 +30,8 @@ def slow_directions(
 
     With dG dG^T = A and its inverse factor T (T A T^T = I) they are y = T^T q for the largest
     eigenvectors q of T (dZ dZ^T) T^T: their dG^T y are orthonormal. The second array says whose
-    problem had more than k columns and a solution beyond rounding. `moves` are the window's.
+    problem had more than k columns and a solution that is not made of rounding errors. `moves` are
+    the window's.
     """
     matrix = problem.inverse @ squares(problem, moves, mixing) @ problem.inverse.transpose(0, 2, 1)
     fine: Flags = np.isfinite(matrix).all((1, 2)) & (problem.used.sum(1) > kept)
@@ -62,9 +62,10 @@ def scaled(problem: ScaledGram, products: Floats) -> Floats:  # (A, m, m) -> (A,
 
 
 def is_certain(problem: ScaledGram, unit: Floats) -> Flags:  # (A, k, m) -> (A,)
-    """Whose combinations of unit columns, of unit norm themselves, have products beyond rounding.
+    """Whose combinations, of unit norm, have products that rounding leaves right.
 
-    The products Y A Y^T of the combinations are known as well as A is, times ||y||^2.
+    With A = dG dG^T of unit columns, right to the precision of the state's type, their products
+    Y A Y^T are right to ||y||^2 times that.
     """
     certain: Flags = (problem.precision * (unit**2).sum(2) < NOISE).all(1)  # False for NaN
     return certain
