@@ -28,8 +28,8 @@ from andersonn_core.kernels import DifferenceWindow, Sums
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import newest_directions, scaled
 from andersonn_core.methods.idr import Induced, Shadow
-from andersonn_core.methods.keeper import Probe
 from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
+from andersonn_core.methods.probe import Probe
 from andersonn_core.methods.short_recurrence import Orthogonal
 from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event

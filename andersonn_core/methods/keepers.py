@@ -12,7 +12,8 @@ from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow, Sums
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import slow_directions
-from andersonn_core.methods.keeper import Keeper, Probe
+from andersonn_core.methods.keeper import Keeper
+from andersonn_core.methods.probe import Probe
 from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
 
