@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from andersonn_core.arrays import Flags, Floats
@@ -65,6 +66,27 @@ class SolveKnobs(Spec):
     profile: bool = knob(
         False, "Split the method's time into Gram row, solve, mix and bookkeeping."
     )
+    capture: bool = knob(
+        False,
+        "On a GPU, capture f and the step as a CUDA graph and replay it; f must do the same work "
+        "in every call.",
+        identity=False,
+    )
+
+    @model_validator(mode="after")
+    def _fixed_shapes(self) -> Self:
+        if self.capture and self.compact:
+            raise ValueError(
+                "capture = True replays work of one shape, and compact = True changes it: leave "
+                "one of them at False."
+            )
+        return self
+
+
+def reading_iterates(on_step: Callable[[Step], None]) -> Callable[[Step], None]:
+    """The same callback, said to call `step.z()`: on a GPU the solve then waits for every step."""
+    on_step.reads_iterates = True  # type: ignore[attr-defined]
+    return on_step
 
 
 @dataclass(frozen=True)
@@ -80,6 +102,8 @@ class Task:
     on_step: Callable[[Step], None] | None = None
     should_stop: Callable[[], bool] | None = None
     shards: Shards | None = None
+    confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
+    lasting: bool = False  # whether the method's history is read after the solve
 
 
 class Driver:
@@ -103,12 +127,13 @@ class Driver:
         self.num_evals = self.compactions = 0
         # of who solves, and of states that are gone
         self.notes: tuple[str, ...] = () if has_numba() else (UNCOMPILED,)
-        self.confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
+        self.confirming = task.confirming
         self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0
         self.z: Tensor  # (A, n) to be evaluated next
         self.evaluated: Tensor  # (A, n) evaluated last
         self._take_everyone()
+        self.state.lasting = task.lasting
         self.recorder = Recorder(self.layout.batch, self.clock)  # after what had to be compiled
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ COUNTED = {
     "probes": Event.PROBE,
     "heavy_weights": Event.HEAVY,
     "filtered_steps": Event.FILTER,
+    "history_overflows": Event.OVERFLOW,
 }
 
 

@@ -17,7 +17,7 @@ from andersonn_core.specs import KnobError
 
 # What a replay can follow: differences are used newest first, and no step is taken back.
 _PLAIN = {"restart": ("full", "never"), "max_growth": (None,), "max_weights": (None,),
-          "randomize": ("nothing",), "filtering": (0.0,)}  # fmt: skip
+          "randomize": ("nothing",), "filtering": (0.0,), "history": ("state",)}  # fmt: skip
 
 Pair = tuple[Tensor, Tensor]  # (B, n) each: z and g, or their differences dz and dg
 

@@ -78,6 +78,11 @@ class Anderson(MethodSpec):
         "Gram matrix of the residuals instead of their differences, least memory traffic, for "
         "large and well-conditioned cells.",
     )
+    history: Literal["state", "bfloat16"] = knob(
+        "state",
+        "Type in which differences are kept: the state's; or bfloat16, of float32 states on a GPU: "
+        "half the memory traffic, a little less exact.",
+    )
     fallback: bool = knob(
         True,
         "A sample that circles goes on with plain steps from its best iterate for a while.",
