@@ -104,7 +104,7 @@ def test_a_step_sends_2m_plus_2_numbers_a_sample_at_once(ranks, name, sharded, c
     with capsys.disabled():
         print(
             f"\n{ranks} ranks, {name}: at most {8 * numbers.max():.0f} bytes a sample and step, "
-            f"{8 * numbers.mean():.1f} on average, at most {max(map(len, calls))} at once; "
+            f"{8 * numbers.mean():.1f} on average, all-reduces: {max(map(len, calls))} or fewer; "
             f"16 (m + 1) = {8 * most}",
             end="",
         )
