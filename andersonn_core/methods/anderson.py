@@ -27,8 +27,9 @@ from andersonn_core.methods.choosing import Choosing
 from andersonn_core.methods.keeper import Keeper
 from andersonn_core.methods.keepers import Newest, Slide, Slow
 from andersonn_core.methods.randomizing import Draws, RandomMixing, RandomSkip, RandomWindow
+from andersonn_core.methods.settings import Settings
 from andersonn_core.methods.steering import Rule, Sight, Steering
-from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.sharding import Shards, elements
 from andersonn_core.specs import KnobError, knob
 
