@@ -12,6 +12,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Flags, Floats
 from andersonn_core.compiling import UNCOMPILED, has_numba
+from andersonn_core.faults import unless_the_device_failed
 from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits, check_room, solve_bytes
@@ -121,8 +122,9 @@ class Driver:
                 if self.compactions and self._confirm():
                     self._iterate()
         except BaseException as error:
-            self._stop_all(Status.CANCELLED, alone=True)
-            error.partial_result = self._result()  # type: ignore[attr-defined]
+            with unless_the_device_failed():
+                self._stop_all(Status.CANCELLED, alone=True)
+                error.partial_result = self._result()  # type: ignore[attr-defined]
             raise
         return self._result()
 

@@ -504,7 +504,7 @@ def test_words_have_at_most_three_significant_digits():
 
 def test_labels_at_line_ends_stand_apart_whatever_the_heights_of_the_ends():
     places, heights = [100.0, 105.0, 110.0, 400.0], [50.0, 50.0, 70.0, 52.0]
-    shifts = curves._stacked(places, heights, 500.0)
+    shifts = curves.stacked(places, heights, 500.0)
     tops = [height - shift for height, shift in zip(heights, shifts, strict=True)]
     assert shifts[3] == curves.BELOW  # far from all others
     near = sorted(tops[:3])

@@ -14,6 +14,7 @@ from andersonn_core.device.interface import Kernels, kernels_for
 from andersonn_core.device.looks import EVERY, LAG, Looks, Row
 from andersonn_core.device.overseer import Overseer
 from andersonn_core.driver import SolveKnobs, Step, Task, check_memory
+from andersonn_core.faults import unless_the_device_failed
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.outcome import result_of
@@ -100,7 +101,8 @@ class DeviceDriver:
                 self._iterate()
         except BaseException as error:
             self.cancelled = True
-            error.partial_result = self._result()  # type: ignore[attr-defined]
+            with unless_the_device_failed():
+                error.partial_result = self._result()  # type: ignore[attr-defined]
             raise
         return self._result()
 
