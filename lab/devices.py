@@ -26,7 +26,7 @@ from andersonn_core.faults import is_device_failure
 from andersonn_core.record.timings import Timing, plan, timings
 
 CHILD_SECONDS = 60.0  # then the child is killed
-DEVICE_FAILED = 3  # the exit code of a child whose GPU failed
+DEVICE_FAILED = 70  # the exit code of a child whose GPU failed
 
 OCCUPIED = "Another visitor's timing is under way: try again in a few seconds."
 TOO_LONG = f"The timing was stopped after {CHILD_SECONDS:.0f} s; what was measured stands."

@@ -31,7 +31,10 @@ def curves_line(curves: Sequence[ResidualCurve], tolerance: float) -> str:
 
 def crossover_lines(rows: Sequence[DeviceCrossover]) -> str:
     """From which batch size the GPU is ahead, and where Anderson overtakes, on each device."""
-    parts = [_gpu_ahead(rows, name) for name in WALLS]
+    by_method = {name: _gpu_ahead(rows, name) for name in WALLS}
+    if len(set(by_method.values())) == 1:
+        by_method = {"either method": by_method["anderson"]}
+    parts = [f"With {LABELS.get(name, name)} {rest}" for name, rest in by_method.items() if rest]
     parts += [_overtakes([row for row in rows if row.gpu is gpu], gpu) for gpu in DEVICES]
     return " ".join(part for part in parts if part)
 
@@ -62,12 +65,12 @@ def sooner(rows: Sequence[DeviceCrossover], name: str) -> dict[int, float]:
 
 
 def _gpu_ahead(rows: Sequence[DeviceCrossover], name: str) -> str:
-    """From which batch size on the GPU's solve takes less time than the CPU's."""
+    """From which batch size on the GPU's solve takes less time than the CPU's, after "With ..."."""
     factors = sooner(rows, name)
     if not factors:
         return ""
     sizes, ahead = list(factors), [size for size in factors if factors[size] > 1]
-    head = f"With {LABELS[name]} the GPU is ahead of the CPU"
+    head = "the GPU is ahead of the CPU"
     if ahead == sizes:
         return f"{head} at every recorded batch size, from {sizes[0]} to {sizes[-1]}."
     if not ahead:
@@ -85,15 +88,15 @@ def _overtakes(rows: Sequence[DeviceCrossover], gpu: bool) -> str:
     told: dict[str, list[int]] = {}
     for row in ordered:
         told.setdefault(ahead(row), []).append(row.batch_size)
-    parts = [f"{what} (B = {', '.join(map(str, sizes))})" for what, sizes in told.items()]
-    return f"On the {DEVICES[gpu]} Anderson is ahead {'; '.join(parts)}."
+    parts = [f"{what} at batch size {', '.join(map(str, sizes))}" for what, sizes in told.items()]
+    return f"On the {DEVICES[gpu]}, Anderson is ahead: {'; '.join(parts)}."
 
 
 def ahead(row: DeviceCrossover) -> str:
-    """When Anderson is ahead for good: "after 21 ms", "never"."""
+    """When Anderson is ahead for good: "after 21 ms", "never", "not resolved"."""
     if row.kind == "at" and row.seconds is not None:
         return f"after {seconds_text(row.seconds)}"
     return {
         "from the start": "from the start", "none": "never",
         "only the challenger converges": "as the only one that converges",
-    }.get(row.kind, "in some of the runs")  # fmt: skip
+    }.get(row.kind, row.kind)  # fmt: skip

@@ -11,9 +11,10 @@ from andersonn_core.problems import PROBLEMS
 from andersonn_core.record.budget import Share
 from andersonn_core.record.settings import Row, Settings, place
 from andersonn_core.record.spreads import spread
-from andersonn_core.record.timings import RECORDED_PROBLEMS
 from andersonn_core.solve import SolveSpec
 
+NAMES = ("tanh", "poisson", "sinkhorn", "digits_deq")  # the dearest last
+QUICK = NAMES[:1]
 REPEATS = 3
 METHODS = (Picard(), Anderson())
 
@@ -43,9 +44,10 @@ class ResidualCurve:
 
 
 def curves(settings: Settings, share: Share) -> Iterator[Row]:
-    """A row for each problem, device and method."""
-    names = settings.of(RECORDED_PROBLEMS, RECORDED_PROBLEMS[1:2])
-    for name, device in share.over([(name, where) for name in names for where in settings.devices]):
+    """A row for each problem, device and method; the CPU's last, which take the longest."""
+    places = settings.devices[::-1]
+    cases = [(name, device) for name in settings.of(NAMES, QUICK) for device in places]
+    for name, device in share.over(cases):
         problem = PROBLEMS[name](device=str(device))
         for method in METHODS:
             spec = SolveSpec(problem=problem, method=method)

@@ -134,9 +134,10 @@ class CurvePair:
                 self.curves[name].columns[axis][count - 1] for name, count in self.ends.items()
             )
 
-    def set_clock(self, clock: str) -> None:
-        """Say by which clock the seconds were taken."""
-        self.figures["seconds"].xaxis.axis_label = TITLES["seconds"].format(clock=clock)
+    def set_clock(self, clock: str, recorded: str = "") -> None:
+        """Say by which clock the seconds were taken, and which one recorded lines are by."""
+        titles = {True: f"time: {clock}; green: {recorded}", False: TITLES["seconds"]}
+        self.figures["seconds"].xaxis.axis_label = titles[bool(recorded)].format(clock=clock)
 
     def show_cursor(self, evaluation: float | None, seconds: float | None) -> None:
         """The line that scrubbing moves; None takes it away."""

@@ -12,6 +12,7 @@ import panel_material_ui as pmui
 from andersonn_core import SolveSpec
 from andersonn_core.record.curves import ResidualCurve
 from lab import words
+from lab.figures.curve_plot import CLOCK
 from lab.figures.curves import METHODS, CurvePair
 from lab.figures.recorded import Recorded
 from lab.live import Live
@@ -116,6 +117,7 @@ class Curves(Card):
         lines = [line for curve in curves if (line := Recorded.of(curve)).columns["median"]]
         if lines != self.pair.recorded:
             self.pair.set_recorded(lines)
+            self.pair.set_clock(CLOCK, curves[0].clock if curves else "")
             if self.live.complete:
                 self.pair.fit(self.live.traces)
             self.pair.draw()

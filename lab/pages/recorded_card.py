@@ -33,7 +33,9 @@ class RecordedCrossover(Card):
             self.banner, self.note, grid(*panes, name="lab-pair"), self.settings, self.table
         )
         self.parts = parts
-        self.box = self.boxed(parts, noted=False, margin=(12, 0, 0, 0), visible=False)
+        self.box = self.boxed(
+            parts, noted=False, margin=(12, 0, 0, 0), visible=False, css_classes=["lab-card"]
+        )
         self.rows: Sequence[DeviceCrossover] = ()
 
     def show(self, recording: Recording | None, rows: Sequence[DeviceCrossover]) -> None:
