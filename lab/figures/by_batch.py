@@ -132,7 +132,7 @@ class ByBatch:
         ends = [(float(each.sizes[-1]), float(each.values[-1])) for each in series]
         decade = FRAME / math.log10(float(self.y.end) / float(self.y.start))  # pixels
         heights = [decade * math.log10(y) for _, y in ends]
-        shifts = stacked([x for x, _ in ends], heights, float(self.x.end), below=0.0)
+        shifts = stacked([(0.0, 1.0)] * len(ends), heights, below=0.0)
         rows = [
             (*end, each.name, self.colors.of(each.role).ink, shift)
             for end, each, shift in zip(ends, series, shifts, strict=True)

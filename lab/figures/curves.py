@@ -31,7 +31,8 @@ HIGHEST = 2  # decades above 1: a relative residual has poles where f(z) passes 
 LABEL_SHARE = 0.07  # of the decades with curves: as high as a line of words
 FAR = 1e9  # beyond all axes
 FRAME = 240.0  # pixels from the lowest to the highest residual, about
-BELOW, APART, NEAR = 7.0, 16.0, 0.36  # labels at line ends: pixels, pixels, part of the width
+BELOW, APART = 7.0, 16.0  # labels at line ends: pixels
+LETTER, WIDE_LETTER = 0.017, 0.022  # of a label: parts of a usual plot's width, a narrow one's
 
 Point = tuple[float, float, str]  # x, residual, words
 
@@ -237,19 +238,23 @@ class CurvePair:
         width, ends = float(self.x[axis].end), self._ends(axis)
         decade = FRAME / math.log10(float(self.y.end) / float(self.y.start))  # pixels
         heights = [decade * math.log10(max(end.y, 1e-300)) for end in ends]
-        shifts = stacked([end.x for end in ends], heights, width)
+        sides = [_aligned(end.x / width, end.text) for end in ends]
+        spans = [
+            _span(end.x / width, end.text, side) for end, side in zip(ends, sides, strict=True)
+        ]
+        shifts = stacked(spans, heights)
         return [
             Label(
                 end.x,
                 max(end.y, self._floor),
                 end.text,
                 end.role,
-                align=_aligned(end.x / width),
+                align=side,
                 down=down,
                 size="13px",
                 style="bold",
             )  # fmt: skip
-            for end, down in zip(ends, shifts, strict=True)
+            for end, side, down in zip(ends, sides, shifts, strict=True)
         ]
 
     def _ends(self, axis: str) -> list[End]:
@@ -295,23 +300,34 @@ def _end(role: str, name: str, axis: str, x: Sequence[float], y: Sequence[float]
 
 
 def stacked(
-    x: Sequence[float], heights: Sequence[float], width: float, below: float = BELOW
+    spans: Sequence[tuple[float, float]], heights: Sequence[float], below: float = BELOW
 ) -> list[float]:
     """Pixels below its line's end at which each label is written, so that none covers another.
 
-    `heights`: of the ends, in pixels. From the highest down, each gives way to those placed.
+    `spans`: from where to where each label reaches, as parts of the width; `heights`: of the ends,
+    in pixels. From the highest down, each gives way to those placed.
     """
-    shifts = [below] * len(x)
+    shifts = [below] * len(spans)
     placed: list[int] = []
-    for index in sorted(range(len(x)), key=lambda index: -heights[index]):
+    for index in sorted(range(len(spans)), key=lambda index: -heights[index]):
+        left, right = spans[index]
         for other in placed:
             gap = heights[other] - shifts[other] - heights[index] + shifts[index]
-            if abs(x[index] - x[other]) < NEAR * width and abs(gap) < APART:
+            beside = spans[other][1] <= left or spans[other][0] >= right
+            if not beside and abs(gap) < APART:
                 shifts[index] += APART - gap
         placed.append(index)
     return shifts
 
 
-def _aligned(place: float) -> str:
-    """Labels are centered below the end of their line, except at the edges."""
-    return "left" if place < 0.1 else "right" if place > 0.9 else "center"
+def _aligned(place: float, text: str) -> str:
+    """Labels are centered below the end of their line, except where they would leave the plot."""
+    half = LETTER * len(text) / 2
+    return "left" if place < half else "right" if place > 1 - half else "center"
+
+
+def _span(place: float, text: str, align: str) -> tuple[float, float]:
+    """From where to where a label reaches, in a narrow plot."""
+    size = WIDE_LETTER * len(text)
+    left = {"left": place, "center": place - size / 2, "right": place - size}[align]
+    return left, left + size

@@ -19,6 +19,7 @@ from lab.pages.card import Card, Later, bokeh_pane
 from lab.recordings import look
 from lab.theme import Palette
 
+BARS = "Bars: an evaluation of the map and Anderson's step."
 SHOWN_SIZES = (1, 4, 16, 64, 256, 1024)
 
 
@@ -89,6 +90,7 @@ class Devices(Card):
             words += [] if recording else [found.missing(self.problem)]
             words += found.refused
         self.banner.tell(recording)
+        words += [BARS] if rows else []
         self.say(" ".join(words))
         self.pane.show(bool(rows))
         self.bars.show(_sorted(rows))
