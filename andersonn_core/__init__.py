@@ -3,7 +3,7 @@
 from andersonn_core.crossover import Crossover, crossover
 from andersonn_core.data import DATASETS
 from andersonn_core.deq import DEQ, GRADIENTS
-from andersonn_core.driver import Step
+from andersonn_core.driver import Step, reading_iterates
 from andersonn_core.methods import IDR, METHODS, Anderson, Auto, Broyden, Picard, ShortRecurrence
 from andersonn_core.models import MODELS, build_model
 from andersonn_core.paired import PairedTest, paired_test
@@ -49,5 +49,6 @@ __all__ = [
     "crossover",
     "paired_test",
     "predict",
+    "reading_iterates",
     "solve",
 ]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from andersonn_core.arrays import Flags, Floats
 from andersonn_core.compiling import UNCOMPILED, has_numba
-from andersonn_core.faults import unless_the_device_failed
 from andersonn_core.kernels import Kept
 from andersonn_core.layout import StateLayout
 from andersonn_core.memory import check_fits, check_room, solve_bytes
 from andersonn_core.methods import MethodSpec, MethodState
-from andersonn_core.outcome import result_of
+from andersonn_core.outcome import attach_partial, result_of
 from andersonn_core.recorder import Recorder
 from andersonn_core.referee import Referee, Rows
 from andersonn_core.results import RUNNING, SolveResult, Status
@@ -66,6 +66,27 @@ class SolveKnobs(Spec):
     profile: bool = knob(
         False, "Split the method's time into Gram row, solve, mix and bookkeeping."
     )
+    capture: bool = knob(
+        False,
+        "On a GPU, capture f and the step as a CUDA graph and replay it; f must do the same work "
+        "in every call.",
+        identity=False,
+    )
+
+    @model_validator(mode="after")
+    def _fixed_shapes(self) -> Self:
+        if self.capture and self.compact:
+            raise ValueError(
+                "capture = True replays work of one shape, and compact = True changes it: leave "
+                "one of them at False."
+            )
+        return self
+
+
+def reading_iterates(on_step: Callable[[Step], None]) -> Callable[[Step], None]:
+    """The same callback, said to call `step.z()`: on a GPU the solve then waits for every step."""
+    on_step.reads_iterates = True  # type: ignore[attr-defined]
+    return on_step
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,8 @@ class Task:
     on_step: Callable[[Step], None] | None = None
     should_stop: Callable[[], bool] | None = None
     shards: Shards | None = None
+    confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
+    lasting: bool = False  # whether the method's history is read after the solve
 
 
 class Driver:
@@ -104,12 +127,13 @@ class Driver:
         self.num_evals = self.compactions = 0
         # of who solves, and of states that are gone
         self.notes: tuple[str, ...] = () if has_numba() else (UNCOMPILED,)
-        self.confirming: Callable[[Tensor], Tensor] | None = None  # f for `_confirm`; None: the map
+        self.confirming = task.confirming
         self.confirmed_from = 0  # the history row of the confirming evaluation, if there was one
         self.elapsed = 0.0
         self.z: Tensor  # (A, n) to be evaluated next
         self.evaluated: Tensor  # (A, n) evaluated last
         self._take_everyone()
+        self.state.lasting = task.lasting
         self.recorder = Recorder(self.layout.batch, self.clock)  # after what had to be compiled
 
     @torch.no_grad()
@@ -122,10 +146,12 @@ class Driver:
                 if self.compactions and self._confirm():
                     self._iterate()
         except BaseException as error:
-            with unless_the_device_failed():
-                self._stop_all(Status.CANCELLED, alone=True)
-                error.partial_result = self._result()  # type: ignore[attr-defined]
+            attach_partial(error, self._partial)
             raise
+        return self._result()
+
+    def _partial(self) -> SolveResult:
+        self._stop_all(Status.CANCELLED, alone=True)
         return self._result()
 
     def _iterate(self) -> None:
@@ -191,7 +217,7 @@ class Driver:
 
     def _entries_finite(self, f_z: Tensor) -> Flags:  # (A, n) -> (A,)
         """On all ranks."""
-        odd = (~torch.isfinite(f_z)).sum(1).double().cpu().numpy()
+        odd = (~torch.isfinite(f_z)).sum(1).cpu().double().numpy()
         flags: Flags = self.state.rows.total(odd) == 0
         return flags
 
@@ -298,7 +324,7 @@ class Driver:
     def _stop_all(self, status: Status, alone: bool = False) -> None:
         """Give every running sample this status and keep its best iterate."""
         self.referee.finish(status)
-        if self.num_evals:
+        if self.state.progress.best:  # not where the first residual could not be taken
             self._store_answers(alone)
 
     def _emit(self) -> None:

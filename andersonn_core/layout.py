@@ -19,6 +19,15 @@ WORKING = {
     torch.bfloat16: torch.float32,
 }
 
+WITHOUT_DOUBLE = frozenset(
+    {"mps"}
+)  # devices that have no float64: what needs it is done on the CPU
+
+
+def beside_double(values: Tensor) -> Tensor:
+    """The values where float64 exists: where they are, or else on the CPU."""
+    return values.cpu() if values.device.type in WITHOUT_DOUBLE else values
+
 
 @dataclass(frozen=True)
 class StateLayout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ COUNTED = {
     "probes": Event.PROBE,
     "heavy_weights": Event.HEAVY,
     "filtered_steps": Event.FILTER,
+    "history_overflows": Event.OVERFLOW,
 }
 
 
@@ -52,6 +53,14 @@ def result_of(
     )
     result.card = card.with_summary(result)
     return result
+
+
+def attach_partial(error: BaseException, make: Callable[[], SolveResult]) -> None:
+    """Give an exception that ends a solve the partial result, or a note on why there is none."""
+    try:
+        error.partial_result = make()  # type: ignore[attr-defined]
+    except Exception as lost:  # of a device that is gone, say: the first error is the one to tell
+        error.add_note(f"There is no partial result: {type(lost).__name__}: {lost}")
 
 
 def _stretch(history: History, stretch: Tensor) -> Tensor:  # (B,)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from andersonn_core.driver import Step
+from andersonn_core.driver import Step, reading_iterates
 from andersonn_core.methods import MethodSpec
 from andersonn_core.solve import solve
 
@@ -53,6 +53,7 @@ def residual_polynomial(
         z, u, v = state
         return f(z), real * u - imag * v + DELTA, imag * u + real * v
 
+    @reading_iterates
     def on_step(step: Step) -> None:
         """Read the polynomial's values off the passengers' residuals."""
         state: Any = step.z()

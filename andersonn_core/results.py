@@ -63,6 +63,7 @@ class Event(IntFlag):
     PROBE = 64  # an evaluation that tested whether the map is affine
     HEAVY = 128  # a step whose weights were too large was replaced by a plain one
     FILTER = 256  # a step left out columns that were nearly dependent
+    OVERFLOW = 512  # with DROP: a difference was too large for the history's type
 
 
 @dataclass
@@ -82,7 +83,9 @@ class History:
     event: Tensor  # (K, B) int16, flags of Event
     running: Tensor  # (K, B) bool: the sample had not stopped before this evaluation
     map_seconds: Tensor  # (K,)
-    method_seconds: Tensor  # (K,) everything between two evaluations: the mixing penalty
+    # (K,) everything between two evaluations: the mixing penalty; NaN where both were replayed as
+    # one graph, whose seconds are the map's
+    method_seconds: Tensor
     wall_seconds: Tensor  # (K,) wall-clock time at the end of the row, from the start of the solve
     clock: str = "thread CPU time"
     part_seconds: dict[str, Tensor] = field(default_factory=dict)  # (K,) each, when profiled
@@ -90,7 +93,9 @@ class History:
     @property
     def seconds(self) -> Tensor:  # (K,)
         """When each residual was known: all map time so far and all method time before it."""
-        before = torch.cat([self.method_seconds.new_zeros(1), self.method_seconds[:-1]])
+        before = torch.cat(
+            [self.method_seconds.new_zeros(1), self.method_seconds[:-1]]
+        ).nan_to_num()
         return (self.map_seconds + before).cumsum(0)
 
     def to_frame(self) -> pd.DataFrame:
@@ -160,7 +165,7 @@ class SolveResult:
     @property
     def seconds(self) -> float:
         """Map and method time of the whole solve, by the history's clock."""
-        return float(self.history.map_seconds.sum() + self.history.method_seconds.sum())
+        return float(self.history.map_seconds.sum() + self.history.method_seconds.nansum())
 
     def to_frame(self) -> pd.DataFrame:
         """The history as a tidy pandas frame, one row per evaluation and sample."""

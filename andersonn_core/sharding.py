@@ -5,13 +5,20 @@ decides from sums that all ranks have alike, bit for bit (an all-reduce hands ev
 result), so that all take the same steps, restarts and stops.
 
 What is sent, in float64 numbers a sample: at an evaluation ||f(z)||^2, ||g||^2 and, with the
-history, a Gram row and a right-hand side of m each, together; with residuals m + 3. A deflated
-restart, which reads the window before it is overwritten, parts them into 2 and 2 m, and between
-them sends the m x m products of its columns and the k x k of those that it keeps. restart="auto"
-sends those at a probe, two lengths, and the products once more; on an affine map it sends its own
-products once more at every step. A mixing that changes adds two numbers. Once, at the end, the
-lengths for the error estimate go together; once, before the solve, what `Part` says. Where squares
-under- or overflow in float64, or a value is not finite, another number or two.
+history, a Gram row and a right-hand side of m each, in one all-reduce; with residuals m + 3.
+
+A deflated restart reads the window before it is overwritten and takes two. A small one: the norms,
+and with them the triangle of dZ dZ^T, m (m + 1) / 2, from which every rank finds what to keep. Then
+the step's: the Gram row and the right-hand side, 2 m, of columns that were folded by now. Products
+of the kept columns follow from those of the columns. (With residuals m + 3 and the triangle of
+m + 1, then m + 1.) A solve that ends where the restart was due has sent the small one alone.
+
+restart="auto" does the same, but for samples that are fast: their norms and rows go apart, since
+who is slow by now is folded. One that becomes slow needs a message more, its triangle. A probe
+sends m^2 with the norms, and two lengths; on an affine map each step sends its own products once
+more, 2 m. A mixing that changes adds two numbers. Once, at the end, the lengths for the error
+estimate go together; once, before the solve, what `Part` says. Where squares under- or overflow in
+float64, or a value is not finite, another number or two.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import InstanceOf
 
@@ -16,6 +16,11 @@ from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 from andersonn_core.sharding import Shards, check_group
 from andersonn_core.specs import KnobError, Spec, knob
+
+if TYPE_CHECKING:
+    from andersonn_core.device.driver import DeviceDriver
+
+LAUNCHED_AHEAD = frozenset({"cuda"})  # devices that work while the host launches what comes next
 
 
 class SolveSpec(SolveKnobs):
@@ -46,7 +51,7 @@ class SolveSpec(SolveKnobs):
         record, seed = self.to_dict(), self.problem.seed
         card = RunCard.capture(record, self.spec_id, seed, layout.device, hashes)
         f, z0 = problem.f, problem.z0
-        return run(Task(f, z0, layout, self.method, self, card, on_step, should_stop))
+        return driver_for(Task(f, z0, layout, self.method, self, card, on_step, should_stop)).run()
 
 
 def solve(
@@ -62,6 +67,7 @@ def solve(
     should_stop: Callable[[], bool] | None = None,
     compact: bool = False,
     profile: bool = False,
+    capture: bool = False,
     group: Any = None,  # torch.distributed.ProcessGroup
     **misspelled: Any,
 ) -> SolveResult:
@@ -98,6 +104,7 @@ def solve(
         batch_dims=batch_dims,
         compact=compact,
         profile=profile,
+        capture=capture,
         **misspelled,
     )
     name = f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__qualname__)}"
@@ -108,21 +115,29 @@ def solve(
         layout, shards = _agreed(group, z0, method, knobs, should_stop)
         record["ranks"] = len(shards.parts)
     card = RunCard.capture(record, None, None, layout.device)
-    return run(Task(f, z0, layout, method, knobs, card, on_step, should_stop, shards))
+    task = Task(f, z0, layout, method, knobs, card, on_step, should_stop, shards)
+    return driver_for(task).run()
 
 
-def run(task: Task) -> SolveResult:
-    """Solve on a GPU without waiting for it where the knobs allow that, else step by step."""
-    if task.layout.device.type != "cuda":
-        return Driver(task).run()
-    from andersonn_core.device.driver import DeviceDriver, obstacle
+def driver_for(task: Task) -> Driver | DeviceDriver:
+    """On a GPU one that never waits for it, where the knobs allow that; else step by step."""
+    device = task.layout.device.type
+    if device in LAUNCHED_AHEAD:
+        from andersonn_core.device.driver import DeviceDriver, obstacle
 
-    reason = "its elements are on several ranks"
-    if task.shards is None and not (reason := obstacle(task.method, task.knobs)):
-        return DeviceDriver(task).run()
+        reason = obstacle(task)
+        if not reason:
+            return DeviceDriver(task)
+        notes = [f"every step waits for the host: {reason}"]
+    else:
+        reason, notes = f"a solve on {device} is not launched ahead", []
+    if task.knobs.capture:
+        notes.append(f"not captured: {reason}")
+    if getattr(task.method, "history", "state") != "state":
+        notes.append(f"the history is kept in the state's type, not in bfloat16: {reason}")
     driver = Driver(task)
-    driver.notes = (f"every step waits for the host: {reason}", *driver.notes)
-    return driver.run()
+    driver.notes = (*notes, *driver.notes)
+    return driver
 
 
 def _agreed(

@@ -25,9 +25,10 @@ LARGEST = 8  # batch size times problem size may be so many times the largest ty
 SIZES = ("batch_size", "size", "window", "max_iter", "dtype", "also")  # they make the product
 MOST_LISTED = 12  # names that a sentence lists
 HISTORY_KNOBS = (
-    "regularization", "restart", "kept", "period", "delay", "least_squares", "fallback",
+    "regularization", "restart", "kept", "period", "delay", "least_squares", "history", "fallback",
     "max_condition", "filtering", "max_growth", "max_weights",
 )  # fmt: skip
+GPU_KNOBS = "device", "history"  # other machines' solves are the same whatever they say
 NO_CHANCE = Anderson.knobs()["randomize"].default
 KEEPING = ("deflated", "auto")  # values of restart that keep slow directions
 CHOICES = {"nothing": NOTHING} | {LABELS[name]: name for name in ALSO}
@@ -322,7 +323,7 @@ class Controls(param.Parameterized):
             reason = "A window of 0 is forward iteration: it keeps no history."
             reasons |= dict.fromkeys(HISTORY_KNOBS, reason)
         if len(devices()) == 1:
-            reasons["device"] = "This machine has no GPU that PyTorch can use."
+            reasons |= dict.fromkeys(GPU_KNOBS, "This machine has no GPU that PyTorch can use.")
         return reasons
 
     def _usable(self) -> list[str]:

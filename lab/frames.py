@@ -13,6 +13,7 @@ from torch import Tensor
 
 from andersonn_core.driver import Step
 from andersonn_core.problems import Problem
+from andersonn_core.solve import LAUNCHED_AHEAD
 
 BUDGET = 16 * 2**20  # bytes of one run's frames; when they are used up, every second frame goes
 MOST_STATE = 2**20  # bytes of one frame's states; of larger batches only the first samples are kept
@@ -22,14 +23,16 @@ class Frames:
     """Frames of a run for playback: all evaluations of a short one, evenly thinned of a long one.
 
     Where a problem has predictions, they are kept for every sample; where it has a picture or a
-    known spectrum, the states of the first `samples` samples are.
+    known spectrum, the states of the first `samples` samples are. A solve that is launched ahead
+    (on a GPU) would have to wait for each of them: it has none.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self._lock, self._stride, self._bytes = problem, threading.Lock(), 1, 0
         self._frames: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None]] = []
-        z0 = problem.z0
-        shown = problem.picture is not None or problem.spectrum is not None
+        z0, ahead = problem.z0, problem.z0.device.type in LAUNCHED_AHEAD
+        self._predict = None if ahead else problem.predict
+        shown = not ahead and (problem.picture is not None or problem.spectrum is not None)
         sample = z0[:1].nbytes if shown and len(z0) else 1
         self.samples = min(len(z0), max(1, MOST_STATE // sample)) if shown else 0
 
@@ -46,7 +49,7 @@ class Frames:
 
     def add(self, step: Step) -> None:
         """Keep this evaluation's frame if it is due."""
-        predict = self._problem.predict
+        predict = self._predict
         if (step.evaluation - 1) % self._stride or not (self.samples or predict):
             return
         z = step.z()

@@ -10,7 +10,8 @@ from andersonn_core import PROBLEMS, Anderson
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.specs import Knob
 
-FIXED = {"profile": True}  # the page draws the parts of the method's time, so it asks for them
+# the page draws the parts of the method's time: it asks for them, and a captured step has none
+FIXED = {"profile": True, "capture": False}
 
 
 def devices() -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from andersonn_core.device import DeviceState, Rules
 from andersonn_core.least_squares import default_regularization
@@ -78,10 +79,10 @@ def drive(kernels, f, z0, rules, ring=None, state=None):
         state = DeviceState.of(z0, rules, parts, rules.max_iter, ring)
     z, last_z = z0.clone(), torch.full_like(z0, torch.nan)
     for evaluation in range(rules.max_iter):
-        slot = (evaluation - 1) % rules.window if evaluation else None
+        plain = not rules.window or evaluation == 0
         f_z = f(z)
-        kernels.advance(state, z, last_z, f_z, slot)
-        kernels.solve(state, slot)
+        kernels.advance(state, z, last_z, f_z, plain)
+        kernels.solve(state, plain)
         kernels.mix(state, z, last_z, f_z, last_z)
         z, last_z = last_z, z
     return Found(state, torch.where(state.newest[:, None], z, state.best))
@@ -103,3 +104,31 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.names.append(str(function).removeprefix("aten."))
         return function(*args, **(kwargs or {}))
+
+
+class Recorded(TorchDispatchMode):
+    """Work as a CUDA graph holds it: operations on fixed memory, replayed without any Python.
+
+    CUDA records without doing; here recording does the work, so the first replay is nothing.
+    """
+
+    def __init__(self, work):
+        super().__init__()
+        self.calls, self.replays = [], 0
+        with self:
+            work()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if str(function).removeprefix("aten.").split(".")[0] in Operations.WAITING:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        made = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, made))
+        return made
+
+    def __call__(self):
+        self.replays += 1
+        for function, args, kwargs, made in self.calls if self.replays > 1 else ():
+            new = function(*args, **kwargs)
+            for old, fresh in zip(tree_leaves(made), tree_leaves(new), strict=True):
+                if old.data_ptr() != fresh.data_ptr():  # neither a view nor in place
+                    old.copy_(fresh)

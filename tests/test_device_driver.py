@@ -5,11 +5,21 @@ import pytest
 import torch
 from device_cases import Operations, affine, broken, tanh
 
-from andersonn_core import PROBLEMS, Anderson, Picard, Status, solve
+from andersonn_core import (
+    PROBLEMS,
+    Anderson,
+    Broyden,
+    Event,
+    Picard,
+    Status,
+    reading_iterates,
+    solve,
+)
+from andersonn_core.deq import KeptIterates
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
 from andersonn_core.device.torch_kernels import TorchKernels
-from andersonn_core.driver import SolveKnobs, Task
+from andersonn_core.driver import Driver, SolveKnobs, Task
 from andersonn_core.layout import StateLayout
 from andersonn_core.runcard import RunCard
 
@@ -18,6 +28,9 @@ METHODS = {
     "sliding, damped": Anderson(restart="never", mixing=0.7),
     "one difference": Anderson(window=1),
     "no fallback": Anderson(window=8, regularization=1e-12, fallback=False),
+    "forward": Picard(),
+    "forward, damped": Picard(mixing=0.6),
+    "no differences": Anderson(window=0),
 }
 
 
@@ -25,6 +38,12 @@ def on_device(f, z0, method, on_step=None, should_stop=None, **knobs):
     card = RunCard.capture({}, None, None, torch.device("cpu"))
     layout, driven = StateLayout.of(z0, 1), SolveKnobs(**knobs)
     return DeviceDriver(Task(f, z0, layout, method, driven, card, on_step, should_stop))
+
+
+def task_for(f, z0, method=None, knobs=None, **rest):
+    card = RunCard.capture({}, None, None, torch.device("cpu"))
+    method, knobs = method or Anderson(), knobs or SolveKnobs()
+    return Task(f, z0, StateLayout.of(z0, 1), method, knobs, card, **rest)
 
 
 def problem(name, **knobs):
@@ -68,10 +87,10 @@ def test_iterates_counts_and_history_are_the_driver_s(name, method):
 def test_no_iteration_waits_for_the_device():
     f, z0 = tanh()
     driver = on_device(f, z0, Anderson(), rtol=0.0, max_iter=50)
-    driver._step(1)
+    driver._go_on(1)
     with Operations() as seen:
         for evaluation in range(2, 10):
-            driver._step(evaluation)
+            driver._go_on(evaluation)
             driver.looks.begin(evaluation)
     assert seen.names and not seen.waiting
 
@@ -162,10 +181,8 @@ def test_an_iteration_takes_few_operations(fallback, capsys):
         calls.append(before)
         return value
 
-    layout, z0 = StateLayout.of(torch.zeros(3, 40), 1), torch.zeros(3, 40)
     knobs = SolveKnobs(rtol=0.0, max_iter=60)
-    card = RunCard.capture({}, None, None, torch.device("cpu"))
-    task = Task(f, z0, layout, Anderson(fallback=fallback), knobs, card)
+    task = task_for(f, torch.zeros(3, 40), Anderson(fallback=fallback), knobs)
     driver = DeviceDriver(task, Launches(seen))
     with seen:
         driver.run()
@@ -209,18 +226,94 @@ def test_half_states_are_stepped_in_float32():
 
 
 def test_what_needs_the_host_is_said():
-    knobs = SolveKnobs()
-    assert obstacle(Anderson(), knobs) == ""
+    def why(method=None, knobs=None, **rest):
+        return obstacle(task_for(None, torch.zeros(2, 9), method, knobs, **rest)).lower()
+
+    assert why() == why(Picard()) == why(knobs=SolveKnobs(profile=True)) == ""
     for method, word in (
-        (Picard(), "forward iteration"), (Anderson(window=0), "window = 0"),
-        (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "mixing"),
+        (Broyden(), "broyden"), (Anderson(window="auto"), "'auto'"),
+        (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "'auto'"),
         (Anderson(period=2), "period = 2"), (Anderson(max_growth=2.0), "max_growth"),
     ):  # fmt: skip
-        assert word in obstacle(method, knobs).lower()
-    assert "compact" in obstacle(Anderson(), SolveKnobs(compact=True))
+        assert word in why(method)
+    assert "compact" in why(knobs=SolveKnobs(compact=True))
+    assert "gradient" in why(lasting=True) and "ranks" in why(shards="some")
+    assert why(on_step=print) == "" and "iterates" in why(on_step=KeptIterates((1,)))
+    assert "iterates" in why(on_step=reading_iterates(lambda step: step.z()))
+
+
+NARROW = Anderson(history="bfloat16")
+
+
+def test_a_history_in_bfloat16_converges_nearly_as_fast_to_a_true_residual():
+    built = PROBLEMS["bratu"](size=16, batch_size=3).build()
+    knobs = {"rtol": 1e-5, "max_iter": 300}
+    f, z0 = built.f, built.z0
+    assert z0.dtype is torch.float32
+    driver = on_device(f, z0, NARROW, **knobs)
+    found, exact = driver.run(), on_device(f, z0, Anderson(), **knobs).run()
+    assert driver.state.dg.dtype is torch.bfloat16
+    assert found.converged.all() and found.num_evals <= 1.25 * exact.num_evals
+    residual = (f(found.z) - found.z).flatten(1).norm(dim=1) / f(found.z).flatten(1).norm(dim=1)
+    torch.testing.assert_close(found.relative_residual.float(), residual, rtol=1e-3, atol=0)
+    assert found.diagnostics["history_overflows"] == 0
+
+
+def test_a_history_that_overflows_is_counted_and_goes_on_in_float32():
+    """||dg||_max = 1.5 * 2.265e38 is a float32 but no bfloat16."""
+    offset = torch.tensor([[1.0], [2.265e38]]).expand(2, 6)
+    driver = on_device(lambda z: -0.5 * z + offset, torch.zeros(2, 6), NARROW, rtol=1e-6)
+    result = driver.run()
+    assert result.converged.all() and driver.state.dg.dtype is torch.float32
+    torch.testing.assert_close(result.z, offset / 1.5)
+    assert 1 <= result.diagnostics["history_overflows"] <= LAG
+    assert (result.history.event[:, 0] & int(Event.OVERFLOW) == 0).all()
+    assert "evaluation 2 was too large for a history in bfloat16" in result.notes[-1]
+    wide = on_device(*affine(), NARROW)
+    assert wide.state.dg.dtype is torch.float64 and "kept in float64" in wide.notes[-1]
+    result = solve(*affine(), NARROW)
+    assert result.notes[0].startswith("the history is kept in the state's type, not in bfloat16")
+
+
+def test_a_profiled_solve_tells_the_kernels_apart():
+    f, z0 = affine()
+    history = on_device(f, z0, Anderson(), rtol=1e-9, profile=True).run().history
+    parts = history.part_seconds
+    assert list(parts) == ["gram", "solve", "mix", "bookkeeping"]
+    assert all((seconds >= 0).all() and seconds.sum() > 0 for seconds in parts.values())
+    torch.testing.assert_close(sum(parts.values()), history.method_seconds)
 
 
 def test_an_empty_batch_is_solved_at_once():
     result = on_device(lambda z: z, torch.zeros(0, 3), Anderson()).run()
     assert result.num_evals == 0 and result.z.shape == (0, 3)
     assert not np.any(result.status.numpy())
+
+
+@pytest.mark.parametrize("driver", ["host", "device"])
+def test_a_device_that_is_lost_in_the_middle_is_what_the_error_says(driver):
+    """After such an error every call fails: there is no partial result, and a note says so."""
+    f, z0 = affine()
+    calls, lost = [0], "CUDA error: unspecified launch failure"
+
+    def failing(z):
+        calls[0] += 1
+        if calls[0] >= 5:
+            raise RuntimeError(lost)
+        return f(z)
+
+    made = on_device(failing, z0, Anderson(), rtol=0.0) if driver == "device" else None
+    task = task_for(failing, z0, Anderson(), SolveKnobs(rtol=0.0))
+    made = made or Driver(task)
+
+    def unpack(rows):
+        raise RuntimeError("CUDA error: device not ready")
+
+    object.__setattr__(made.layout, "unpack", unpack)
+    with pytest.raises(RuntimeError, match="unspecified launch failure") as caught:
+        made.run()
+    assert not hasattr(caught.value, "partial_result")
+    assert caught.value.__notes__ == [
+        "There is no partial result: RuntimeError: CUDA error: device not ready"
+    ]
+    assert solve(f, z0).converged.all()  # another solve is not concerned

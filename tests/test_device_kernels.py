@@ -66,7 +66,7 @@ def random_step(kernels, batch, n, m, dtype, ring, seed, mixing=0.7):
     for k, columns in enumerate((state.du, state.dg)):
         columns.copy_(draw(m, batch, n, seed=seed + 4 + k))
     state.scale.copy_(draw(batch, m, seed=seed + 6).abs() + 0.1)
-    state.evals += 3
+    state.evals += m  # the newest difference's slot is the last
     return state, points
 
 
@@ -94,7 +94,7 @@ def test_one_pass_makes_the_differences_and_all_sums(
     state.squares.fill_(torch.nan)
     state.dg[slot], state.du[slot] = torch.nan, torch.nan
     z, last_z, f_z, last_g, columns = exact(*points, state.g, state.dg)
-    kernels.advance(state, *points, None if first else slot)
+    kernels.advance(state, *points, first)
     g, dz = f_z - z, z - last_z
     close(state.g, g, error, 10)
     squares = [(g**2).sum(1), (f_z**2).sum(1), 0 * (dz**2).sum(1) if first else (dz**2).sum(1)]
@@ -140,10 +140,10 @@ def test_samples_that_do_not_run_keep_everything(kernels):
     state.products.fill_(torch.nan)
     state.squares.fill_(torch.nan)
     before = [tensor.clone() for tensor in own(state)]
-    kernels.advance(state, *points, 1)
+    kernels.advance(state, *points, False)
     assert not state.products[1].any() and not state.squares[1].any()
     state.evicted[:] = True
-    kernels.solve(state, 1)
+    kernels.solve(state, False)
     assert not state.evicted[1] and not state.gamma[1].any()
     for tensor, old in zip(own(state), before, strict=True):
         dim = list(tensor.shape).index(3)
@@ -176,15 +176,35 @@ def test_one_sample_that_is_not_finite_stops_alone(kernels):
     state, points = random_step(kernels, 3, 37, 2, torch.float32, torch.float32, seed=3)
     points[2][1, 5] = torch.inf
     points[0][2], points[2][2] = 0.0, state.g[2]  # the same residual again: a column of zeros
-    kernels.advance(state, *points, 0)
+    kernels.advance(state, *points, False)
     assert state.squares.sum(1)[:, 3].tolist() == [0, 1, 0]
-    kernels.solve(state, 0)
+    kernels.solve(state, False)
     assert state.status.tolist() == [RUNNING, Status.NONFINITE, RUNNING]
-    event = state.records.event[3]
+    event = state.records.event[state.evals[0] - 1]
     assert [int(each) for each in event & int(Event.DROP)] == [0, 0, int(Event.DROP)]
     out = torch.full_like(points[0], torch.nan)
     kernels.mix(state, *points, out)
     assert out.isfinite().all() and torch.equal(out[1], points[0][1])
+
+
+def test_a_difference_too_large_for_the_ring_is_counted_and_left_out(kernels):
+    largest = torch.finfo(torch.bfloat16).max  # float32 has numbers a little beyond it
+    for ring, lost in ((torch.bfloat16, 2), (torch.float32, 0)):
+        state, points = random_step(kernels, 3, 37, 2, torch.float32, ring, seed=4, mixing=1.0)
+        z, last_z, f_z = points
+        z[1, 5] = last_z[1, 5] = state.g[1, 5] = 0.0
+        f_z[1, 5] = 1.003 * largest
+        kernels.advance(state, *points, False)
+        assert state.squares.sum(1)[:, 4].tolist() == [0, lost, 0]  # of dg and of du
+        kernels.solve(state, False)
+        event = state.records.event[state.evals[0] - 1]
+        assert (event & int(Event.OVERFLOW) != 0).tolist() == [False, lost > 0, False]
+        assert (event & int(Event.DROP) != 0).tolist() == [False, True, False]  # its square is inf
+        assert (state.status == RUNNING).all()
+        assert (state.scale[1] > 0).tolist() == [True, False]
+        out = torch.full_like(z, torch.nan)
+        kernels.mix(state, *points, out)
+        assert out[0].isfinite().all() and out[2].isfinite().all()
 
 
 # the small work, against the host's
@@ -196,7 +216,9 @@ def feed(state, row, rhs, residual):
     share = torch.softmax(draw(parts, seed=3), 0).to(DEVICE)
     both = torch.from_numpy(np.stack([row, rhs], 1)).to(DEVICE)
     state.products.copy_(share[:, None, None] * both[:, None])
-    squares = torch.from_numpy(np.stack([residual**2, 4 * residual**2, residual, 0 * residual], 1))
+    none = 0 * residual
+    sums = [residual**2, 4 * residual**2, residual, none, none]
+    squares = torch.from_numpy(np.stack(sums, 1))
     state.squares.copy_(share[:, None] * squares.to(DEVICE)[:, None])
 
 
@@ -229,7 +251,7 @@ def test_rows_give_the_weights_of_the_host_step_by_step(kernels, m, sliding, dep
         count += 1
         feed(state, row, rhs, residual)
         state.gamma.fill_(torch.nan)
-        kernels.solve(state, slot)
+        kernels.solve(state, False)
         # A column that takes a dropped one's place comes last in the host's factor: other pivots.
         in_order = not (sliding and dependent)
         assert_same(state, k + 1, weights, residual, lost, not sliding and spent, in_order)
@@ -278,9 +300,10 @@ def test_samples_stop_when_and_as_the_referee_says(kernels):
             progress.add(residual[k] / scale[k], running)
         judged = slice(None), k + 1, last, residual[k], scale[k], progress
         progress.settle(running & referee.judge(*judged, lambda fine=fine: fine))
-        sums = np.stack([residual[k] ** 2, scale[k] ** 2, 0 * wiggle[k] + 0 * fine, broken[k]], 1)
+        none = 0 * wiggle[k] + 0 * fine
+        sums = np.stack([residual[k] ** 2, scale[k] ** 2, none, broken[k], none], 1)
         state.squares[:, 0] = torch.from_numpy(sums)
-        kernels.solve(state, None)
+        kernels.solve(state, True)
         assert state.status.tolist() == referee.status.tolist(), k
         assert state.newest.tolist() == progress.newest.tolist(), k
         assert state.evicted.tolist() == progress.evicted.tolist(), k
@@ -288,10 +311,14 @@ def test_samples_stop_when_and_as_the_referee_says(kernels):
     assert set(state.status.tolist()) == set(range(4))
 
 
-@pytest.mark.parametrize(("name", "restart"), [("tanh", "never"), ("broken", "full")])
-def test_some_steps_are_those_of_the_reference(kernels, name, restart):
+STEPPED = [("tanh", "never", 3), ("broken", "full", 3), ("tanh", "full", 0)]
+
+
+@pytest.mark.parametrize(("name", "restart", "window"), STEPPED)
+def test_some_steps_are_those_of_the_reference(kernels, name, restart, window):
     f, z0 = maps[name]()
-    rules = rules_for(z0, Anderson(window=3, restart=restart, mixing=0.7), rtol=1e-9, max_iter=6)
+    method = Anderson(window=window, restart=restart, mixing=0.7)
+    rules = rules_for(z0, method, rtol=1e-9, max_iter=6)
     expected = drive(TorchKernels(), f, z0, rules).state
     found = drive(kernels, *moved(*maps[name]()), rules).state
     for field in ("status", "evals", "count", "evicted", "newest"):
@@ -301,7 +328,7 @@ def test_some_steps_are_those_of_the_reference(kernels, name, restart):
         numbers, expected.records.numbers, rtol=1e-6, atol=1e-7, equal_nan=True
     )
     assert found.records.event.tolist() == expected.records.event.tolist()
-    assert expected.stretch.isfinite().any()
+    assert expected.stretch.isfinite().any() == (window > 0)
     for mine, theirs in ((found.best, expected.best), (found.stretch, expected.stretch)):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-9, equal_nan=True)
 
@@ -315,7 +342,7 @@ def test_a_small_solve_shows_whether_kernels_can_be_trusted(kernels):
             out.mul_(1.1)
 
     class Failing(TorchKernels):
-        def solve(self, state, slot):
+        def solve(self, state, plain):
             raise RuntimeError("no such instruction")
 
     assert "off by" in failure(Wrong(), DEVICE)

@@ -24,7 +24,18 @@ from cases import (
     zero_columns,
 )
 
-from andersonn_core import Anderson, Event, Picard, Status, solve
+from andersonn_core import (
+    IDR,
+    Anderson,
+    Auto,
+    Broyden,
+    Event,
+    Picard,
+    ShortRecurrence,
+    Status,
+    solve,
+)
+from andersonn_core.methods.base import MethodState
 from andersonn_core.problems import Rotation
 
 
@@ -332,3 +343,32 @@ def test_two_fixed_points_are_told_apart_by_where_the_solve_starts():
     case = overflowing()
     result = solve(case.f, case.z0[1:], Picard())
     assert float(result.z.abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("size", [1e25, 1e-25], ids=["large", "small"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Picard(), Anderson(), Anderson(restart="never"), Anderson(restart="deflated"),
+        Anderson(restart="auto"), Anderson(least_squares="residuals"),
+        Anderson(least_squares="qr"), Broyden(), IDR(), ShortRecurrence(), Auto(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_numbers_whose_squares_leave_float32_are_stepped_plainly_not_lost(method, size):
+    """Inner products of 1e25 overflow, those of 1e-25 vanish; f(z) = size - z / 2 contracts."""
+    result = solve(lambda z: size - 0.5 * z, torch.zeros(3, 40), method)
+    assert result.converged.all() and result.num_evals <= 22  # 0.5^21 < 1e-6
+    torch.testing.assert_close(result.z / size, torch.full((3, 40), 2 / 3), rtol=1e-5, atol=0)
+
+
+def test_an_error_of_the_first_step_is_not_hidden_by_the_partial_result(monkeypatch):
+    def failing(*_):
+        raise MemoryError("no room for the residual")
+
+    monkeypatch.setattr(MethodState, "measure", failing)
+    with pytest.raises(MemoryError, match="no room") as caught:
+        solve(lambda z: 0.5 * z + 1, torch.zeros(2, 3), Anderson())
+    partial = caught.value.partial_result
+    assert partial.num_evals == 0 and partial.z.equal(torch.zeros(2, 3))
+    assert (partial.status == Status.CANCELLED).all()

@@ -121,13 +121,6 @@ def test_where_the_device_still_answers_there_is_a_partial_result():
     assert caught.value.partial_result.num_evals == 2
 
 
-def test_an_error_in_making_the_partial_result_is_not_hidden(monkeypatch):
-    driver = drivers(fails_at(3, failure()))[0]
-    monkeypatch.setattr(driver, "_result", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        driver.run()
-
-
 # -- the Convergence page -------------------------------------------------------------------------
 
 

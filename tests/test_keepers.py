@@ -6,6 +6,7 @@ import torch
 from cases import Case, contraction, iterates
 
 from andersonn_core import IDR, Anderson, Event, ShortRecurrence, solve
+from andersonn_core.least_squares import ScaledGram
 from andersonn_core.methods.choosing import Mode
 from andersonn_core.methods.deflation import newest_directions, slow_directions
 from andersonn_core.problems import Affine, Bratu, Lasso, Poisson, Tanh
@@ -88,7 +89,9 @@ def test_every_kept_column_is_a_difference_of_the_affine_map(least_squares):
 def test_the_slow_directions_are_those_of_the_generalized_eigenproblem():
     problem = small_affine()
     state = after(problem, Anderson(window=8, restart="never"), 9)
-    weights, fine = slow_directions(state.window, state.gram, np.array([0]), 3)
+    first = np.array([0])
+    moves = state.window.moves(torch.from_numpy(first))
+    weights, fine = slow_directions(state.gram.differences(first), moves, 1.0, 3)
     assert fine.all()
     dg = state.window.dg[:, 0].numpy()
     dz = state.window.du[:, 0].numpy() - dg
@@ -100,10 +103,45 @@ def test_the_slow_directions_are_those_of_the_generalized_eigenproblem():
     np.testing.assert_allclose(np.sort(lengths), values[-3:], rtol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("least_squares", ["gram", "residuals"])
+def test_the_products_of_kept_columns_follow_from_those_of_the_columns(least_squares, dtype):
+    problem = Affine(size=40, spectrum="disc", spectral_radius=0.97, dtype=dtype).build()
+    method = Anderson(window=6, restart="deflated", least_squares=least_squares)
+    state = after(problem, method, 8)  # the newest and three that were kept just now
+    assert state.diagnostics.event[0] & Event.DEFLATE
+    used = torch.from_numpy(state.gram.used[0])
+    assert int(used.sum()) == 4 + (least_squares == "residuals")
+    kept = state.window.columns[used, 0].double().numpy()
+    if least_squares == "gram":
+        found = state.gram.inner()[0][used][:, used]
+    else:
+        found = state.gram.products[0][used][:, used]
+    size = np.linalg.norm(kept, axis=1)
+    rounding = 100 * torch.finfo(problem.z0.dtype).eps
+    np.testing.assert_allclose(found / np.outer(size, size), kept @ kept.T / np.outer(size, size),
+                               rtol=0, atol=rounding)  # fmt: skip
+
+
+def test_directions_that_rounding_made_are_not_kept():
+    """Steps far apart, residual differences nearly the same: what tells these apart is slow."""
+    generator = torch.Generator().manual_seed(0)
+    base, other = torch.randn(2, 1, 30, generator=generator, dtype=torch.float64)
+    for apart, trusted in ((1e-2, True), (1e-9, False)):
+        gram = ScaledGram.of(1, 3, 1e-15, 1e-16)
+        columns = np.concatenate([(base + apart * k * other).numpy() for k in (0, 1)])
+        for slot, column in enumerate(columns):
+            row = np.zeros((1, 3))
+            row[0, :2] = columns @ column
+            gram.store(slot, row, None, np.arange(3))
+        moves = np.eye(3)[None, *np.tril_indices(3)]
+        assert slow_directions(gram, moves, 1.0, 1)[1].tolist() == [trusted]
+
+
 def test_the_newest_directions_are_the_last_ones_of_gram_schmidt():
     problem = small_affine()
     state = after(problem, Anderson(window=5, restart="never"), 9)  # the ring has gone round
-    (weights,), fine = newest_directions(state.window, state.gram, np.array([0]), 2)
+    (weights,), fine = newest_directions(state.gram, state.window.stored, 2)
     assert fine.all()
     order = np.argsort(state.window.stored)
     dg = state.window.dg[order, 0].numpy()
@@ -280,7 +318,7 @@ def test_two_pairs_need_twice_the_evaluations_of_slow_directions_in_single_preci
 def test_columns_that_are_dependent_in_the_order_of_age_are_said_to_be():
     state = after(small_affine(), Anderson(window=5, restart="never"), 9)
     state.gram.matrix[0, 0, 1] = state.gram.matrix[0, 1, 0] = 2.0  # no Gram matrix
-    _, fine = newest_directions(state.window, state.gram, np.array([0]), 2)
+    _, fine = newest_directions(state.gram, state.window.stored, 2)
     assert not fine.any()
 
 

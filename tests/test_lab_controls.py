@@ -151,7 +151,9 @@ def test_unavailable_controls_say_why():
     assert "fallback" not in reasons
     controls.window = 0
     assert "history" in controls.unavailable()["fallback"]
-    assert set(reasons).isdisjoint(set(knobs_of("poisson")) - {"device", "kept", "randomize_seed"})
+    assert set(reasons).isdisjoint(
+        set(knobs_of("poisson")) - {"device", "history", "kept", "randomize_seed"}
+    )
 
 
 def test_kept_directions_are_a_knob_only_where_they_are_kept():

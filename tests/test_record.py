@@ -13,6 +13,7 @@ from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec, TrainSpec, sol
 from andersonn_core.compiling import UNCOMPILED
 from andersonn_core.curves import residual_bands
 from andersonn_core.data import load_digits
+from andersonn_core.device import graph
 from andersonn_core.kernels.torch_rows import TorchRows
 from andersonn_core.record import sections as all_sections
 from andersonn_core.record import steps as step_section
@@ -126,8 +127,9 @@ def test_the_device_and_the_cpu_agree(made):
 
 def test_a_missing_peer_is_called_absent(made):
     rows = read(made[0])["sections"]["steps"]["rows"]
-    assert [row["contender"] for row in rows if "absent" in row] == ["torchdeq"]
-    (row,) = (row for row in rows if "absent" in row)
+    absent = {row["contender"]: row for row in rows if "absent" in row}
+    assert list(absent) == ["ours, bfloat16", "ours, captured", "torchdeq"]
+    row = absent["torchdeq"]
     assert "torchdeq cannot be imported here" in row["absent"] and "step_seconds" not in row
 
 
@@ -211,7 +213,8 @@ def test_what_does_not_fit_says_how_many_bytes(monkeypatch):
     monkeypatch.setattr(step_section, "available_bytes", lambda device: 1000)
     share = Budget(60.0).until(1.0)
     rows = list(step_section.case_rows(Case(1, 10**8, 1, 1), CPU, share, 1e9))
-    assert [row["contender"] for row in rows] == ["ours", "ours, sliding", "torchdeq"]
+    assert [row["contender"] for row in rows] == [*step_section.OURS, "ours, captured", "torchdeq"]
+    rows = [row for row in rows if row["contender"] not in step_section.AHEAD_ONLY]
     assert all("does not fit: " in row["absent"] and "1000 avail" in row["absent"] for row in rows)
 
 
@@ -224,6 +227,7 @@ def test_a_contender_that_runs_out_of_memory_leaves_the_others(monkeypatch):
 
     monkeypatch.setattr(step_section, "peer", hungry)
     rows = list(step_section.case_rows(Case(2, 64, 1, 2), CPU, Budget(60.0).until(1.0), 1e9))
+    rows = [row for row in rows if row["contender"] not in step_section.AHEAD_ONLY]
     assert [row["contender"] for row in rows] == ["torchdeq", "ours", "ours, sliding"]
     assert rows[0]["absent"] == "does not fit: tried to allocate 400 MB"
     for row in rows[1:]:
@@ -250,16 +254,42 @@ def test_a_step_is_what_lies_between_two_evaluations():
 
     case = Case(2, 8, 1, 1)
     meter = Meter(torch.ones(2, 64), torch.linspace(-0.95, 0.995, 64), Ticks())
-    depth = ours(Anderson(window=5, restart="never"), case)(meter, torch.zeros(2, 64))
+    ran = ours(Anderson(window=5, restart="never"), case)(meter, torch.zeros(2, 64))
     assert len(meter.called) == len(meter.returned) == case.steps == 19
-    assert meter.step_seconds(case.steps) == 1.0 and depth == 5.0
+    assert meter.step_seconds(case.steps) == 1.0 and ran.depth == 5.0
+
+
+def test_a_captured_contender_is_timed_as_a_whole_or_says_why_not(monkeypatch):
+    from device_cases import Recorded
+
+    door = sys.modules["andersonn_core.solve"]
+    for module in (door, step_section):
+        monkeypatch.setattr(module, "LAUNCHED_AHEAD", frozenset({"cpu"}))
+    monkeypatch.setattr(graph, "record", Recorded)
+    share = Budget(60.0).until(1.0)
+    rows = {
+        row["contender"]: row for row in step_section.case_rows(Case(2, 64, 1, 2), CPU, share, 1e9)
+    }
+    assert rows["ours, captured"]["evaluation_seconds"] > 0
+    assert "step_seconds" not in rows["ours, captured"] and rows["ours, captured"]["depth"] > 1
+    assert rows["ours, bfloat16"]["step_seconds"] > 0
+    assert "bytes_moved" not in rows["ours, bfloat16"] and rows["ours"]["bytes_moved"] > 0
+
+    def refused(work):
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(graph, "record", refused)
+    rows = {
+        row["contender"]: row for row in step_section.case_rows(Case(2, 64, 1, 2), CPU, share, 1e9)
+    }
+    assert "RuntimeError: operation not permitted" in rows["ours, captured"]["absent"]
 
 
 def test_the_peer_takes_the_same_steps():
     pytest.importorskip("torchdeq")
     case, found = Case(2, 16, 1, 1), Found()
     found.take(case, CPU, step_section.peer(case))
-    row = found.row(case, None, 1e9)
+    row = found.row(case, "torchdeq", 1e9)
     assert row["version"] == "0.1.0" and row["step_seconds"] > 0 and "bytes_moved" not in row
 
 

@@ -71,6 +71,8 @@ class KeptIterates:
     that ends earlier leaves the later ones out. Raises KnobError if an evaluation is not positive.
     """
 
+    reads_iterates: ClassVar[bool] = True  # see `andersonn_core.reading_iterates`
+
     def __init__(self, at: Sequence[int]) -> None:
         if not all(type(k) is int and k >= 1 for k in at):
             raise KnobError(

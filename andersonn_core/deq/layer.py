@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import InstanceOf
@@ -32,7 +32,11 @@ from andersonn_core.layout import StateLayout
 from andersonn_core.methods import Anderson, MethodSpec
 from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
+from andersonn_core.solve import driver_for
 from andersonn_core.specs import KnobError, Spec, knob
+
+if TYPE_CHECKING:
+    from andersonn_core.device.driver import DeviceDriver
 
 
 class EquilibriumKnobs(Spec):
@@ -176,16 +180,16 @@ class DEQ(nn.Module):
         if isinstance(self.cell, nn.Module):
             new_solve(self.cell)
         with held(self.cell):
-            driver = self._forward_solve(f, z0)
-            taped = self._taped(f, driver)
+            task, taped = self._forward_task(f, z0)
+            driver = driver_for(task)
             result = self.last_forward = driver.run()
             check_versions(x, versions)
             self._count("forward", result)
-            layout, rows = driver.layout, driver.answer
+            layout, rows = task.layout, driver.answer
             if warming:
                 self.warm.learn(layout, rows, result)
             if torch.is_grad_enabled():
-                found = self._found(taped, z0, driver, result)
+                found = self._found(taped, task, driver, result)
                 del driver  # its window is as large as several tapes
                 rows = self.knobs.gradient.attach(found)
             return change(layout.unpack(rows), Tensor.clone)  # the caller may change it
@@ -219,53 +223,45 @@ class DEQ(nn.Module):
         cold = self._start(x, None)
         return self.warm.start(StateLayout.of(cold, 1), cold)
 
-    def _forward_solve(self, f: CellMap, z0: Any) -> Driver:
-        method = self.knobs.gradient.forward_method(self.knobs.method)
-        driver = self._solve(f, z0, method, self.knobs.forward, self.on_step)
-        driver.state.lasting = self.knobs.gradient.reads_state
-        return driver
+    def _forward_task(self, f: CellMap, z0: Any) -> tuple[Task, TapedMap]:
+        """The solve, and the map that the gradient tapes, with the confirming evaluation if any."""
+        gradient = self.knobs.gradient
+        method = gradient.forward_method(self.knobs.method)
+        task = self._task(f, z0, method, self.knobs.forward)
+        cut = CutMap.now(f, task.layout)
+        taped = TapedMap(cut, tuple(part for part in tensors(f.x) if part.requires_grad))
+        tapes = torch.is_grad_enabled() and gradient.solves_adjoint
+        confirming, lasting = taped if tapes else None, gradient.reads_state
+        task = replace(task, on_step=self.on_step, confirming=confirming, lasting=lasting)
+        return task, taped
 
-    def _solve(
-        self,
-        f: Any,
-        z0: Any,
-        method: MethodSpec,
-        knobs: SolveKnobs,
-        on_step: Callable[[Step], None] | None = None,
-    ) -> Driver:
+    def _task(self, f: Any, z0: Any, method: MethodSpec, knobs: SolveKnobs) -> Task:
         record = knobs.to_dict() | {"problem": None, "map": type(self.cell).__qualname__}
         record |= {"method": method.to_dict()}
         layout = StateLayout.of(z0, knobs.batch_dims)
         card = RunCard.capture(record, None, None, layout.device)
-        return Driver(Task(f, z0, layout, method, knobs, card, on_step, self.should_stop))
+        return Task(f, z0, layout, method, knobs, card, should_stop=self.should_stop)
 
     # -- the gradient -----------------------------------------------------------------------------
 
-    def _taped(self, f: CellMap, driver: Driver) -> TapedMap:
-        """The map that the gradient tapes, with the solve's last evaluation where there is one."""
-        cut = CutMap.now(f, driver.layout)
-        taped = TapedMap(cut, tuple(part for part in tensors(f.x) if part.requires_grad))
-        if torch.is_grad_enabled() and self.knobs.gradient.solves_adjoint:
-            driver.confirming = taped
-        return taped
-
-    def _found(self, taped: TapedMap, z0: Any, driver: Driver, result: SolveResult) -> Found:
+    def _found(
+        self, taped: TapedMap, task: Task, driver: Driver | DeviceDriver, result: SolveResult
+    ) -> Found:
         return Found(
             taped=taped,
             z=driver.answer,
-            start=driver.layout.join(*tensors(z0)),
-            method=driver.method,
+            start=task.layout.join(*tensors(task.z0)),
+            method=task.method,
             result=result,
-            state=driver.state if self.knobs.gradient.reads_state else None,
+            state=driver.state if task.lasting else None,
             solve_adjoint=self._solve_adjoint,
         )
 
     def _solve_adjoint(self, step: AdjointMap, start: Tensor) -> Tensor:  # (B, n) -> (B, n)
         knobs = self.knobs
         method = knobs.method if knobs.adjoint_method is None else knobs.adjoint_method
-        driver = self._solve(step, start, method, knobs.adjoint)
-        driver.confirming = step.confirm
-        result = self.last_adjoint = driver.run()
+        task = replace(self._task(step, start, method, knobs.adjoint), confirming=step.confirm)
+        result = self.last_adjoint = driver_for(task).run()
         self._count("adjoint", result)
         if self.warns and not bool(result.converged.all()):
             warnings.warn(verdict(result), AdjointWarning, stacklevel=2)

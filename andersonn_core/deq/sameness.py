@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from andersonn_core.layout import WORKING
+from andersonn_core.layout import WORKING, beside_double
 
 DRIFT = 1e3  # rounding errors by which two values at one point may differ
 SLACK = 1e-3  # and by how much relative residuals; half precision rounds more, in another order
@@ -29,7 +29,7 @@ def check_residual(z: Tensor, f_z: Tensor, claimed: Tensor, half: bool) -> None:
     """
     value = f_z.detach().to(WORKING[f_z.dtype])
     residual, scale = (
-        torch.linalg.vector_norm(part, dim=1, dtype=torch.float64)
+        torch.linalg.vector_norm(beside_double(part), dim=1, dtype=torch.float64)
         for part in (value - z.detach(), value)
     )
     now = (residual / scale).cpu()

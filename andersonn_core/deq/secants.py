@@ -24,7 +24,7 @@ def transposed_step(state: WindowState) -> Rows:
         if len(v) != len(du):  # compacted, and stopped before the whole batch was taken up again
             return v
         rhs = torch.einsum("bmn,bn->bm", du.to(v), v)
-        gamma = gram.solve(rhs.double().cpu().numpy()).gamma  # (B, m)
+        gamma = gram.solve(rhs.cpu().double().numpy()).gamma  # (B, m)
         return mixing * v - torch.einsum("bmn,bm->bn", dg.to(v), torch.from_numpy(gamma).to(v))
 
     return apply

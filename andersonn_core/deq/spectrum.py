@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.linalg import matrix_norm, vector_norm
 
 from andersonn_core.deq.products import JacobianProducts
+from andersonn_core.layout import beside_double
 from andersonn_core.results import History
 from andersonn_core.specs import KnobError, Spec, knob
 
@@ -219,14 +220,14 @@ def _eigenvalues(
     batch, steps = len(start), min(knobs.steps, start.shape[1])
     basis, radius = _Basis(steps, start), _Estimate(batch, knobs.rtol)
     basis.begin(start)
-    hessenberg = torch.zeros(batch, steps + 1, steps, dtype=torch.float64, device=start.device)
+    hessenberg = beside_double(start.new_zeros(batch, steps + 1, steps)).double()
     depth = torch.zeros(batch, dtype=torch.int64, device=start.device)  # columns in use
     values = torch.full((batch, steps), torch.nan, dtype=torch.complex128)
     for size in range(1, steps + 1):
         depth += ~basis.ended
         inside, length = basis.add(transposed(basis.newest))
-        hessenberg[:, :size, size - 1] = inside.double()
-        hessenberg[:, size, size - 1] = length.double()
+        hessenberg[:, :size, size - 1] = beside_double(inside)
+        hessenberg[:, size, size - 1] = beside_double(length)
         if _look(size, steps):
             part = hessenberg[:, : size + 1, :size].cpu()
             for samples, used in _groups(radius.open & _finite(part), depth.cpu()):
@@ -281,16 +282,16 @@ def _singular_value(
     batch, steps = len(start), min(steps, start.shape[1])
     right, left = _Basis(steps, start), _Basis(steps, start)
     right.begin(start)
-    triangle = torch.zeros(batch, steps, steps, dtype=torch.float64, device=start.device)
+    triangle = beside_double(start.new_zeros(batch, steps, steps)).double()
     for size in range(1, steps + 1):
         inside, length = left.add(forward(right.newest))
-        triangle[:, : size - 1, size - 1] = inside.double()
-        triangle[:, size - 1, size - 1] = length.double()
+        triangle[:, : size - 1, size - 1] = beside_double(inside)
+        triangle[:, size - 1, size - 1] = beside_double(length)
         right.ended = right.ended | left.ended
         _, beta = right.add(transposed(left.newest))
         left.ended = right.ended
         if _look(size, steps):
-            part, rest = triangle[:, :size, :size].cpu(), beta.double().cpu()
+            part, rest = triangle[:, :size, :size].cpu(), beta.cpu().double()
             fine = _finite(part) & rest.isfinite()
             samples = torch.nonzero(largest.open & fine)[:, 0]
             largest.settle(samples, *_singular_pair(part[samples], rest[samples], eps))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from andersonn_core.deq.adjoint import AdjointWarning, Rows
 from andersonn_core.deq.sameness import HALF_SLACK, SLACK, check_residual
-from andersonn_core.layout import WORKING
+from andersonn_core.layout import WORKING, beside_double
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.methods import Anderson, MethodSpec, Picard
 from andersonn_core.results import SolveResult
@@ -17,7 +17,7 @@ from andersonn_core.specs import KnobError
 
 # What a replay can follow: differences are used newest first, and no step is taken back.
 _PLAIN = {"restart": ("full", "never"), "max_growth": (None,), "max_weights": (None,),
-          "randomize": ("nothing",), "filtering": (0.0,)}  # fmt: skip
+          "randomize": ("nothing",), "filtering": (0.0,), "history": ("state",)}  # fmt: skip
 
 Pair = tuple[Tensor, Tensor]  # (B, n) each: z and g, or their differences dz and dg
 
@@ -55,7 +55,7 @@ def replay(
     if not len(history.residual):
         return start
     z = start.to(WORKING[narrow])
-    depth = history.depth.nan_to_num(0.0).to(z.device)  # (K, B)
+    depth = history.depth.nan_to_num(0.0).to(z.device, torch.int64)  # (K, B)
     mixing = history.mixing.nan_to_num(1.0).to(z)  # (K, B)
     chosen = _rows_of_answer(result).to(z.device)  # (B,)
     pairs: list[Pair] = []  # newest last
@@ -78,8 +78,8 @@ def replay(
 
 def warn_if_elsewhere(taped: Tensor, answer: Tensor, half: bool) -> None:  # (B, n) each
     """Warn where the steps made again have ended at another point than the solve."""
-    off = torch.linalg.vector_norm(taped.detach().double() - answer, dim=1)
-    size = torch.linalg.vector_norm(answer.double(), dim=1)
+    taped, answer = (beside_double(each.detach()).double() for each in (taped, answer))
+    off, size = (torch.linalg.vector_norm(each, dim=1) for each in (taped - answer, answer))
     if bool((off > (HALF_SLACK if half else SLACK) * size).any()):
         warnings.warn(
             "the steps that were made again on a tape ended at another point than the solve, and "
@@ -114,13 +114,13 @@ def _correction(
     age = torch.arange(len(pairs), 0, -1, device=g.device)  # newest: 1
     used = (age <= depth[:, None])[:, :, None]  # (B, d, 1)
     dz, dg = torch.where(used, dz, 0.0), torch.where(used, dg, 0.0)
-    gram = (dg @ dg.mT).double()  # (B, d, d)
+    gram = beside_double(dg @ dg.mT).double()  # (B, d, d)
     square = gram.diagonal(dim1=1, dim2=2)
     scale = torch.where(square > 0, square, 1.0).rsqrt()  # (B, d)
-    eye = torch.eye(len(pairs), dtype=gram.dtype, device=g.device)
+    eye = torch.eye(len(pairs), dtype=gram.dtype, device=gram.device)
     missing = torch.diag_embed((square == 0).to(gram))
     scaled = scale[:, :, None] * gram * scale[:, None, :] + missing + ridge * eye
-    rhs = scale * (dg @ g[:, :, None])[:, :, 0].double()
+    rhs = scale * beside_double((dg @ g[:, :, None])[:, :, 0]).double()
     gamma = (scale * torch.linalg.solve(scaled, rhs)).to(g)  # (B, d)
     du = dz + mixing[:, None, None] * dg
     correction: Tensor = (gamma[:, None, :] @ du)[:, 0]

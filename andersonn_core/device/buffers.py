@@ -1,6 +1,6 @@
 """What an Anderson step keeps on the device: rings, small matrices, counts, statuses, records.
 
-The host decides the slot, since all samples store at the same evaluation, and reads nothing.
+The host reads nothing of it. All samples that run store at the same evaluation: in the same slot.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ NUMBERS = (
     "condition",
     "depth",
 )
+SQUARES = 5  # numbers that `advance` leaves beside the products
 # The numbers of `DeviceState.knobs`, in this order.
 KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence")
 
@@ -30,7 +31,7 @@ KNOBS = ("mixing", "ridge", "precision", "rtol", "atol", "divergence")
 class Rules:
     """What is fixed for a solve; the stop tests are `Referee`'s, without the one for a stall."""
 
-    window: int  # m, from 1 on: at most the elements of a sample
+    window: int  # m, at most the elements of a sample; 0: forward iteration
     ridge: float  # added to the Gram matrix of unit diagonal
     precision: float  # a squared pivot below it is a failure
     rtol: float
@@ -71,7 +72,9 @@ class DeviceState:
     dg: Tensor  # (m, B, n)
     best: Tensor  # (B, n) the best iterate, where that is no longer the newest
     products: Tensor  # (B, parts, 2, m) dG dg_new and dG g, a part for each run of elements
-    squares: Tensor  # (B, parts, 4) float64: ||g||^2, ||f(z)||^2, ||dz||^2, entries not finite
+    # (B, parts, SQUARES) float64: ||g||^2, ||f(z)||^2, ||dz||^2; how many entries of f(z) are not
+    # finite, how many of the newest differences too large for the ring
+    squares: Tensor
     matrix: Tensor  # (B, m, m) float64: see ScaledGram
     scale: Tensor  # (B, m) float64
     gamma: Tensor  # (B, m) float64, zero in columns that are not used
@@ -111,7 +114,7 @@ class DeviceState:
             dg=torch.zeros(m, batch, n, dtype=ring or z.dtype, device=device),
             best=z.clone(),
             products=z.new_zeros(batch, parts, 2, m),
-            squares=full(0.0, batch, parts, 4),
+            squares=full(0.0, batch, parts, SQUARES),
             matrix=torch.eye(m, **of_doubles).repeat(batch, 1, 1),
             scale=full(0.0, batch, m),
             gamma=full(0.0, batch, m),
@@ -134,9 +137,9 @@ def _check(rules: Rules, n: int, rows: int, state: torch.dtype, ring: torch.dtyp
             f"history of {ring} for states of {state}: float64 states have float64 histories, "
             "float32 states float32 or bfloat16; widen other states first."
         )
-    if not 1 <= rules.window <= max(n, 1):
+    if not 0 <= rules.window <= n:
         raise ValueError(
-            f"window = {rules.window} is out of range: from 1 to the {n} elements of a sample."
+            f"window = {rules.window} is out of range: from 0 to the {n} elements of a sample."
         )
     if rows < 1:
         raise ValueError(f"rows = {rows} is out of range: the records take one row or more.")

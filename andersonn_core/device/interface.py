@@ -18,8 +18,9 @@ LARGEST_WINDOW = 32  # of the fused kernels, which keep an m x m matrix in regis
 class Kernels(Protocol):
     """A step is `advance`, `solve`, `mix`, in this order, at every evaluation.
 
-    The host reads no value of the device in any of them, so that a step can be captured. `slot` is
-    (evaluation - 2) modulo m, and None at the first evaluation, which has no difference yet.
+    The host reads no value of the device in any of them, and tells them none that changes but
+    whether the step is `plain`, without differences: the first one, and all of forward iteration.
+    So a step can be captured. The newest difference lies in slot (evaluation - 2) modulo m.
     """
 
     def parts(self, z: Tensor, window: int) -> int:  # (B, n)
@@ -27,7 +28,7 @@ class Kernels(Protocol):
         ...
 
     def advance(
-        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, plain: bool
     ) -> None:  # (B, n) each
         """G = f(z) - z and the newest differences, with their inner products, in one pass.
 
@@ -35,7 +36,7 @@ class Kernels(Protocol):
         """
         ...
 
-    def solve(self, state: DeviceState, slot: int | None) -> None:
+    def solve(self, state: DeviceState, plain: bool) -> None:
         """Judge, store the Gram matrix's row, solve for gamma; one row of the records."""
         ...
 

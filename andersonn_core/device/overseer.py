@@ -28,14 +28,19 @@ PLAIN_STEP = {"gain": 1.0, "weight_norm": 0.0, "condition": 1.0, "depth": 0.0}
 class Overseer:
     """Watches one solve's rows; `before_mix` and `after_mix` carry out what it decided."""
 
-    def __init__(self, state: DeviceState, knobs: SolveKnobs, fallback: bool) -> None:
+    def __init__(self, state: DeviceState, knobs: SolveKnobs, window: int, fallback: bool) -> None:
         batch, precision = len(state.status), torch.finfo(state.g.dtype).eps
         self.state, self.progress = state, Progress.of(batch)
-        self.referee = Referee(batch, knobs.rtol, knobs.atol, state.rules.window)
+        self.referee = Referee(batch, knobs.rtol, knobs.atol, window)
         self.fallback = FallbackState.of(batch, precision) if fallback else None
         self._plain: Tensor | None = None  # (B,) bool, on the device, who takes plain steps
         self._began: Tensor | None = None  # (B,) bool, who begins with them now
         self._home: Tensor | None = None  # (B,) bool, who goes back to the best iterate now
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether the next step is not the kernels' alone."""
+        return self._plain is not None or self._home is not None
 
     def watch(self, row: Row) -> None:
         """Take the newest row; decide."""

@@ -22,21 +22,22 @@ class TorchKernels:
         return 1
 
     def advance(
-        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, plain: bool
     ) -> None:  # (B, n) each
         """G, dg, du and their sums; see `Kernels`."""
         running = (state.status == RUNNING)[:, None]
         g, squares = f_z - z, torch.zeros_like(state.squares[:, 0])
-        if slot is not None:
+        if not plain:
             dz, dg = z - last_z, g - state.g
             du = dz.add(dg, alpha=state.rules.mixing)
-            for ring, new in ((state.dg[slot], dg), (state.du[slot], du)):
-                ring.copy_(torch.where(running, new.to(ring.dtype), ring))
+            newest = _slot(state, state.evals + 1), torch.arange(len(z), device=z.device)
+            for ring, new in ((state.dg, dg), (state.du, du)):
+                ring[newest] = torch.where(running, new.to(ring.dtype), ring[newest])
             squares[:, 2] = _square(dz)
+            squares[:, 4] = _too_large(dg, state.dg.dtype) + _too_large(du, state.du.dtype)
             columns = state.dg.to(g.dtype)
-            active = (state.scale > 0) & running
-            active[:, slot] = running[:, 0]
-            for row, vector in enumerate((columns[slot], g)):
+            active = ((state.scale > 0) | _here(state, newest[0])) & running
+            for row, vector in enumerate((columns[newest], g)):
                 sums = _inner(columns, vector)
                 state.products[:, 0, row] = torch.where(active, sums, 0.0)
         squares[:, 0], squares[:, 1] = _square(g), _square(f_z)
@@ -44,21 +45,22 @@ class TorchKernels:
         state.squares[:, 0] = torch.where(running, squares, 0.0)
         state.g.copy_(torch.where(running, g, state.g))
 
-    def solve(self, state: DeviceState, slot: int | None) -> None:
+    def solve(self, state: DeviceState, plain: bool) -> None:
         """The small work, for all samples at once; see `Kernels`."""
         sums = state.squares.sum(1)
         ran, residual, relative = _judge(state, sums)
         going = state.status == RUNNING
         step = _Step.plain(residual)
         state.gamma.zero_()
-        if slot is not None:
+        if not plain:
+            slot = _slot(state, state.evals)
             row, rhs = state.products.double().sum(1).unbind(1)
+            overflowed = going & (sums[:, 4] > 0)
+            row = torch.where(overflowed[:, None], torch.nan, row)  # no good, whatever it is
             step = _weights(state, slot, going, row, rhs, residual)
-            if slot == 0:
-                ratio = (sums[:, 2] / row[:, 0]).sqrt()
-                state.stretch.copy_(
-                    torch.where(going, torch.fmax(state.stretch, ratio), state.stretch)
-                )
+            wider = torch.fmax(state.stretch, (sums[:, 2] / row[:, 0]).sqrt())
+            state.stretch.copy_(torch.where(going & (slot == 0), wider, state.stretch))
+            step.event += int(Event.OVERFLOW) * overflowed.to(torch.int16)
         _record(state, ran, going, (relative, residual), step)
 
     def mix(
@@ -91,6 +93,20 @@ class _Step:
         """A step without differences."""
         one, zero = torch.ones_like(residual), torch.zeros_like(residual)
         return cls(one, zero, one, zero, zero.to(torch.int16))
+
+
+def _slot(state: DeviceState, evaluation: Tensor) -> Tensor:  # (B,) -> (B,)
+    """Where each sample's newest difference lies: in the same slot for all that run."""
+    return (evaluation - 2).remainder(state.rules.window).long()
+
+
+def _here(state: DeviceState, slot: Tensor) -> Tensor:  # (B,) -> (B, m)
+    return torch.arange(state.rules.window, device=slot.device) == slot[:, None]
+
+
+def _too_large(values: Tensor, kind: torch.dtype) -> Tensor:  # (B, n) -> (B,)
+    """How many finite entries are beyond another type's largest number."""
+    return (torch.isfinite(values) & (values.abs() > torch.finfo(kind).max)).sum(1)
 
 
 def _square(values: Tensor) -> Tensor:  # (B, n) -> (B,)
@@ -167,8 +183,8 @@ def _record(
 
 
 def _weights(
-    state: DeviceState, slot: int, going: Tensor, row: Tensor, rhs: Tensor, residual: Tensor
-) -> _Step:  # (B,), (B, m), (B, m), (B,)
+    state: DeviceState, slot: Tensor, going: Tensor, row: Tensor, rhs: Tensor, residual: Tensor
+) -> _Step:  # (B,), (B,), (B, m), (B, m), (B,)
     """Store the newest difference, factor, solve for gamma; forget a window that is spent."""
     rules = state.rules
     restarted = going & (state.count >= rules.window) & (not rules.sliding)
@@ -204,38 +220,41 @@ def _empty(state: DeviceState, samples: Tensor) -> None:  # (B,)
     state.scale.copy_(torch.where(samples[:, None], 0.0, state.scale))
 
 
-def _store(state: DeviceState, slot: int, going: Tensor, row: Tensor) -> Tensor:
+def _store(state: DeviceState, slot: Tensor, going: Tensor, row: Tensor) -> Tensor:
     """Scale a row (B, m) to unit diagonal; whose new column is zero or not finite, (B,)."""
-    square = row[:, slot]
+    here = _here(state, slot)
+    square = row.gather(1, slot[:, None])[:, 0]
     good = (square > 0) & (square < torch.inf)  # both False for NaN
     unit = torch.where(good, 1 / square.sqrt(), 0.0)
     used = (state.scale > 0) & good[:, None]
     values = torch.where(used, row * state.scale * unit[:, None], 0.0)
     # Not 1: it rounds as the others do.
-    values[:, slot] = torch.where(good, square * unit * unit + state.rules.ridge, 1.0)
-    for line in (state.matrix[:, slot], state.matrix[:, :, slot]):
-        line.copy_(torch.where(going[:, None], values, line))
-    state.scale[:, slot] = torch.where(going, unit, state.scale[:, slot])
+    diagonal = torch.where(good, square * unit * unit + state.rules.ridge, 1.0)
+    values = torch.where(here, diagonal[:, None], values)
+    new = here & going[:, None]
+    matrix = torch.where(new[:, :, None], values[:, None, :], state.matrix)
+    state.matrix.copy_(torch.where(new[:, None, :], values[:, :, None], matrix))
+    state.scale.copy_(torch.where(new, unit[:, None], state.scale))
     return going & ~good
 
 
-def _factor(state: DeviceState, slot: int, going: Tensor) -> tuple[Tensor, Tensor]:
+def _factor(state: DeviceState, slot: Tensor, going: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky's L (B, m, m) without the oldest columns for which it fails; who lost one (B,).
 
     Every number of dropped columns is tried at once: which one is taken stays on the device.
     """
     size, device = state.rules.window, state.scale.device
     every = torch.arange(size, device=device)
-    age = (slot - every).remainder(size)
-    kept = age[None] < torch.arange(size, -1, -1, device=device)[:, None]  # (m + 1, m)
+    age = (slot[:, None] - every).remainder(size)
+    kept = age[:, None] < torch.arange(size, -1, -1, device=device)[:, None]  # (B, m + 1, m)
     eye = torch.eye(size, dtype=torch.float64, device=device)
-    tried = torch.where(kept[:, :, None] & kept[:, None, :], state.matrix[:, None], eye)
+    tried = torch.where(kept[..., None] & kept[:, :, None], state.matrix[:, None], eye)
     lower, failed = torch.linalg.cholesky_ex(tried)  # (B, m + 1, m, m)
     squares = lower.diagonal(dim1=2, dim2=3) ** 2
     fine = (failed == 0) & (squares >= state.rules.precision).all(2)
     first = torch.where(fine, torch.arange(size + 1, 0, -1, device=device), 0).argmax(1)
     taken = first[:, None, None, None]
-    keep = kept[first]  # (B, m)
+    keep = torch.take_along_dim(kept, first[:, None, None], 1)[:, 0]  # (B, m)
     dropped = going & ((state.scale > 0) & ~keep).any(1)
     state.scale.copy_(torch.where(keep | ~going[:, None], state.scale, 0.0))
     matrix = torch.take_along_dim(tried, taken, 1)[:, 0]

@@ -29,17 +29,17 @@ class TritonKernels:
         return -(-blocks // self._tiles(len(z), blocks))
 
     def advance(
-        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, slot: int | None
+        self, state: DeviceState, z: Tensor, last_z: Tensor, f_z: Tensor, plain: bool
     ) -> None:  # (B, n) each
         """One launch; see `Kernels`."""
         grid, sizes, columns = self._plan(state)
         triton_loops.advance[grid](
             *_rows(z, last_z, f_z, state.g, state.du, state.dg),
-            state.scale, state.status, state.products, state.squares, state.knobs,
-            *sizes, slot or 0, FIRST=slot is None, **columns,
+            state.scale, state.status, state.evals, state.products, state.squares, state.knobs,
+            *sizes, PLAIN=plain, MOST=torch.finfo(state.dg.dtype).max, **columns,
         )  # fmt: skip
 
-    def solve(self, state: DeviceState, slot: int | None) -> None:
+    def solve(self, state: DeviceState, plain: bool) -> None:
         """One launch, a program for each sample; see `Kernels`."""
         rules, (rows, batch) = state.rules, state.records.event.shape
         m, parts = rules.window, state.squares.shape[1]
@@ -48,8 +48,8 @@ class TritonKernels:
             state.products, state.squares, state.matrix, state.scale, state.gamma, state.count,
             state.status, state.evals, state.limit, state.best_score, _bytes(state.newest),
             _bytes(state.evicted), state.stretch, state.records.numbers, state.records.event,
-            state.knobs, batch, slot or 0, parts, rules.max_iter, rows,
-            FIRST=slot is None, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
+            state.knobs, batch, parts, rules.max_iter, rows,
+            PLAIN=plain, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
             m=m, M=padded, CHUNK=min(_padded(parts), max(SUMS // padded, 1)),
             num_warps=1 if parts * padded <= 256 and m <= 8 else 4,  # one need not wait for others
         )  # fmt: skip

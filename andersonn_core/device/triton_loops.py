@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from andersonn_core.device.buffers import KNOBS, NUMBERS
+from andersonn_core.device.buffers import SQUARES as _SQUARES
 from andersonn_core.results import RUNNING as _RUNNING
 from andersonn_core.results import Event, Status
 
@@ -21,9 +22,11 @@ DIVERGED = tl.constexpr(int(Status.DIVERGED))
 NONFINITE = tl.constexpr(int(Status.NONFINITE))
 RESTART = tl.constexpr(int(Event.RESTART))
 DROP = tl.constexpr(int(Event.DROP))
+OVERFLOW = tl.constexpr(int(Event.OVERFLOW))
 NAN = tl.constexpr(float("nan"))
 INF = tl.constexpr(float("inf"))
 LARGEST = tl.constexpr(torch.finfo(torch.float64).max)
+SQUARES = tl.constexpr(_SQUARES)
 # Where each number is in `DeviceState.knobs`, and each row in the records.
 MIXING = tl.constexpr(KNOBS.index("mixing"))
 RIDGE = tl.constexpr(KNOBS.index("ridge"))
@@ -52,11 +55,18 @@ def is_finite(values):
     return tl.abs(values) < INF
 
 
-@triton.jit(do_not_specialize=["parts", "tiles", "slot"])
+@triton.jit
+def too_large(values, MOST: tl.constexpr):
+    """How many finite values are beyond the largest number of the type in which they are kept."""
+    lost = is_finite(values) & (tl.abs(values) > MOST)
+    return tl.sum(tl.where(lost, 1.0, 0.0).to(tl.float64))
+
+
+@triton.jit(do_not_specialize=["parts", "tiles"])
 def advance(
-    z, last_z, f_z, g, du, dg, scale, status, products, squares, knobs,
-    n, batch, parts, tiles, slot,
-    FIRST: tl.constexpr, m: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr,
+    z, last_z, f_z, g, du, dg, scale, status, evals, products, squares, knobs,
+    n, batch, parts, tiles,
+    PLAIN: tl.constexpr, MOST: tl.constexpr, m: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A run of `tiles` blocks of one sample: g, dg, du, and their sums.
 
@@ -65,6 +75,9 @@ def advance(
     part, b = tl.program_id(0) % parts, tl.program_id(0) // parts
     j = tl.arange(0, M)
     running = tl.load(status + b) == RUNNING
+    slot = 0
+    if not PLAIN:
+        slot = (tl.load(evals + b) + m - 1) % m  # the same for all that run
     used = (tl.load(scale + b * m + j, mask=j < m, other=0.0) > 0) & (j != slot)
     mixing = tl.load(knobs + MIXING).to(z.dtype.element_ty)
     row = tl.zeros((M,), tl.float64)
@@ -73,6 +86,7 @@ def advance(
     of_f = tl.zeros((), tl.float64)
     of_dz = tl.zeros((), tl.float64)
     broken = tl.zeros((), tl.float64)
+    large = tl.zeros((), tl.float64)
     if running:
         sample = b.to(tl.int64) * n
         ring = tl.cast(batch, tl.int64) * n  # elements of a slot
@@ -86,7 +100,7 @@ def advance(
             of_g += square(now)
             of_f += square(there)
             broken += tl.sum(tl.where(is_finite(there), 0.0, 1.0).to(tl.float64))
-            if not FIRST:
+            if not PLAIN:
                 moved = here - tl.load(last_z + at, mask=inside, other=0.0)
                 difference = now - tl.load(g + at, mask=inside, other=0.0)
                 of_dz += square(moved)
@@ -94,6 +108,7 @@ def advance(
                 change = moved + mixing * difference
                 tl.store(dg + slot * ring + at, new, mask=inside)
                 tl.store(du + slot * ring + at, change.to(du.dtype.element_ty), mask=inside)
+                large += too_large(difference, MOST) + too_large(change, MOST)
                 taken = used[:, None] & inside[None, :]
                 places = dg + j[:, None].to(tl.int64) * ring + at[None, :]
                 columns = tl.load(places, mask=taken, other=0.0)
@@ -102,14 +117,15 @@ def advance(
                 rhs += tl.sum(columns * now[None, :], 1).to(tl.float64)
             tl.store(g + at, now, mask=inside)
     out = b * parts + part
-    if not FIRST:
+    if not PLAIN:
         kind = products.dtype.element_ty
         tl.store(products + out * 2 * m + j, row.to(kind), mask=j < m)
         tl.store(products + out * 2 * m + m + j, rhs.to(kind), mask=j < m)
-    tl.store(squares + out * 4, of_g)
-    tl.store(squares + out * 4 + 1, of_f)
-    tl.store(squares + out * 4 + 2, of_dz)
-    tl.store(squares + out * 4 + 3, broken)
+    tl.store(squares + out * SQUARES, of_g)
+    tl.store(squares + out * SQUARES + 1, of_f)
+    tl.store(squares + out * SQUARES + 2, of_dz)
+    tl.store(squares + out * SQUARES + 3, broken)
+    tl.store(squares + out * SQUARES + 4, large)
 
 
 @triton.jit(do_not_specialize=["parts", "tiles"])
@@ -235,7 +251,7 @@ def judge(
 
     Returns its status, how many evaluations it took, ||g|| and ||g|| / ||f(z)||.
     """
-    k = tl.arange(0, 4)
+    k = tl.arange(0, 8)
     rtol = tl.load(knobs + RTOL)
     residual = tl.sqrt(entry(sums, k, 0))
     scale = tl.sqrt(entry(sums, k, 1))
@@ -298,7 +314,7 @@ def factored(whole, lengths, slot, least, m: tl.constexpr, M: tl.constexpr):
 
 @triton.jit
 def weigh(
-    b, slot, row, rhs, residual, matrix, scale, gamma, count, numbers, event, knobs, lane,
+    b, slot, row, rhs, large, residual, matrix, scale, gamma, count, numbers, event, knobs, lane,
     SLIDING: tl.constexpr, m: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """Gamma of one sample, as `ScaledGram` solves for it; a window that is spent is emptied.
@@ -311,6 +327,7 @@ def weigh(
     places = matrix + b.to(tl.int64) * m * m + j[:, None] * m + j[None, :]
     whole = tl.where(inside, tl.load(places, mask=inside, other=0.0), identity(M))
     lengths = tl.load(scale + b * m + j, mask=j < m, other=0.0)
+    row = tl.where(large > 0, NAN, row)  # no good, whatever it is
     whole, lengths, good = stored(whole, lengths, row, slot, ridge, M)
     whole, lengths, lower, lost = factored(whole, lengths, slot, tl.load(knobs + PRECISION), m, M)
     used = lengths > 0
@@ -326,7 +343,7 @@ def weigh(
     tl.store(numbers + WEIGHT_NORM * lane, tl.sum(tl.abs(weights)))
     tl.store(numbers + CONDITION * lane, ratio * ratio)
     tl.store(numbers + DEPTH * lane, tl.sum(used.to(tl.float64)))
-    events = tl.where(good & (lost == 0), 0, DROP)
+    events = tl.where(good & (lost == 0), 0, DROP) + tl.where(large > 0, OVERFLOW, 0)
     if not SLIDING:
         spent = before >= m
         events += tl.where(spent, RESTART, 0)
@@ -340,12 +357,12 @@ def weigh(
     tl.store(scale + b * m + j, lengths, mask=j < m)
 
 
-@triton.jit(do_not_specialize=["slot", "parts", "max_iter", "rows"])
+@triton.jit(do_not_specialize=["parts", "max_iter", "rows"])
 def solve(
     products, squares, matrix, scale, gamma, count, status, evals, limit, best_score, newest,
     evicted, stretch, numbers, event, knobs,
-    batch, slot, parts, max_iter, rows,
-    FIRST: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
+    batch, parts, max_iter, rows,
+    PLAIN: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
     m: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """All small work of one sample, in float64."""
@@ -354,7 +371,7 @@ def solve(
     tl.store(gamma + b * m + j, tl.zeros((M,), tl.float64), mask=j < m)
     if tl.load(status + b) == RUNNING:
         lane = rows.to(tl.int64) * batch
-        sums = reduced(squares, b, parts, 0, 4, 4, 4, CHUNK)
+        sums = reduced(squares, b, parts, 0, SQUARES, SQUARES, 8, CHUNK)
         verdict, taken, residual, relative = judge(
             b, sums, status, evals, limit, best_score, newest, evicted, knobs, max_iter, TINY
         )
@@ -368,17 +385,19 @@ def solve(
         tl.store(numbers + CONDITION * lane, 1.0 + plain)
         tl.store(numbers + DEPTH * lane, plain)
         tl.store(event + place, tl.zeros((), tl.int16))
-        if not FIRST:
+        if not PLAIN:
             if verdict == RUNNING:
+                slot = (taken + m - 2) % m
+                large = entry(sums, tl.arange(0, 8), 4)
                 row = reduced(products, b, parts, 0, 2 * m, m, M, CHUNK)
                 rhs = reduced(products, b, parts, m, 2 * m, m, M, CHUNK)
                 if slot == 0:
-                    ratio = tl.sqrt(entry(sums, tl.arange(0, 4), 2) / entry(row, j, 0))
+                    ratio = tl.sqrt(entry(sums, tl.arange(0, 8), 2) / entry(row, j, 0))
                     old = tl.load(stretch + b)
                     wider = (ratio > old) | (old != old)  # the old one may be NaN
                     tl.store(stretch + b, tl.where(wider, ratio, old))
                 weigh(
-                    b, slot, row, rhs, residual, matrix, scale, gamma, count, numbers,
+                    b, slot, row, rhs, large, residual, matrix, scale, gamma, count, numbers,
                     event + place, knobs, lane, SLIDING, m, M,
                 )  # fmt: skip
     else:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from andersonn_core.arrays import Floats
 from andersonn_core.kernels.rows import Rows, host
+from andersonn_core.layout import beside_double
 
 
 def measure(
@@ -44,7 +45,7 @@ def _rescue(rows: Rows, norms: Floats, values: Tensor) -> None:  # (B,), (B, n)
     odd = rows.doubtful(norms)
     if not odd.any():
         return
-    taken = values[torch.from_numpy(odd).to(values.device)].double()
+    taken = beside_double(values[torch.from_numpy(odd).to(values.device)]).double()
     own = host(taken.abs().amax(1)) if taken.shape[1] else np.zeros(len(taken))
     peak = np.maximum(rows.largest(own), np.finfo(np.float64).tiny)
     scaled = torch.linalg.vector_norm(taken / taken.new_tensor(peak)[:, None], dim=1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels.residual import checked
 from andersonn_core.kernels.rows import Rows, host
-from andersonn_core.kernels.window import Previous, of_samples, wipe, write
+from andersonn_core.kernels.window import Previous, combine, of_samples, without_gram
 
 
 @dataclass
@@ -100,42 +100,24 @@ class ResidualWindow:
         self.rows.mix(self._g, self.slot, self._all, alpha, mean)
         return mean
 
-    def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m + 1, m + 1) each
-        """The inner products dG dP^T and dP dP^T of the differences from the newest."""
+    def moves(self, places: Tensor) -> Floats:  # (A,) -> (A, (m + 1) (m + 2) / 2)
+        """As a window of differences has them, of the differences from the newest."""
         p, g = (of_samples(ring, places) for ring in (self.p, self.g))
-        own = np.stack([host(torch.bmm(left, p.mT)) for left in (g, p)])
-        gp, pp = self.rows.total(own)
-        return _of_differences(gp, self.slot), _of_differences(pp, self.slot)
+        gp, pp = (_of_differences(host(torch.bmm(a, p.mT)), self.slot) for a in (g, p))
+        return without_gram(gp, pp, self.mixing)
 
-    def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
-        """Replace residuals by such whose differences from the newest are combinations (A, k, m).
-
-        They lie in the slots that are overwritten last. Returns these slots and the newest
-        one's (k + 1,), and their Gram matrices (A, k + 1, k + 1). The combinations, of unit norm
-        in the residuals, are made as long as the newest residual: shorter ones would be lost in it.
-        """
-        k, self.row = weights.shape[1], None
-        own = host(torch.linalg.vector_norm(self.g[self.slot, places], dim=1))
-        newest = np.sqrt(self.rows.total(own**2))
-        weights = weights * newest[:, None, None]
-        slots: Counts = (self.slot - k + np.arange(k + 1)) % self.size
-        alpha = weights.copy()
-        alpha[:, :, self.slot] = 1 - weights.sum(2)
-        itself = np.eye(self.size)[None, None, self.slot].repeat(len(weights), 0)
-        factors = torch.from_numpy(np.concatenate([alpha, itself], 1)).to(self.g)
-        for ring in (self.p, self.g):
-            made = torch.bmm(factors, of_samples(ring, places))  # (A, k + 1, n)
-            write(ring, slots, places, made)
-        products = self.rows.total(host(torch.bmm(made, made.mT)))
-        if not np.isfinite(products).all():
-            wipe((self.p, self.g), slots, places, products)
-        return slots, products
+    def fold(
+        self, weights: Floats, places: Tensor
+    ) -> tuple[Counts, Floats]:  # (A, k, m + 1), (A,) -> (k,), (A, k, m + 1)
+        """Combine the residuals of some samples in place, as `combine` does."""
+        self.row = None  # of residuals that are no longer there
+        return combine((self.p, self.g), self.slot, weights, places)
 
     def erase(self, samples: Flags) -> None:  # (B,)
-        """Make the newest residuals of these samples zero: not finite, they would spread."""
+        """What is not finite in these samples' newest residuals becomes zero: it would spread."""
         places = torch.from_numpy(np.flatnonzero(samples)).to(self.p.device)
-        self.p[self.slot, places] = 0.0
-        self.g[self.slot, places] = 0.0
+        for ring in (self.p, self.g):
+            ring[self.slot, places] = ring[self.slot, places].nan_to_num(0.0, 0.0, 0.0)
 
     def step(
         self, z: Tensor, f_z: Tensor, g: Tensor, alpha: Floats, out: Tensor

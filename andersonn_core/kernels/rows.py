@@ -6,6 +6,7 @@ torch several threads, on rows so long that these are worth their start.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from andersonn_core.compiling import has_numba
 if TYPE_CHECKING:
     from andersonn_core.sharding import Shards
 
+Sums = Callable[[], Floats]
 Array = Any  # NDArray or Tensor, whichever the rows work on
 
 LONG = 8192  # elements of a sample from which on torch's threads are worth their start
@@ -100,6 +102,10 @@ class Rows(Protocol):
         """Sums over all elements, from those over the elements that are here."""
         ...
 
+    def later(self, own: Sums) -> Sums:
+        """The same of what may be asked for: sums that are sent go with the next that are."""
+        ...
+
     def largest(self, values: Floats) -> Floats:
         """The largest of all elements, from the largest of those that are here."""
         ...
@@ -120,6 +126,10 @@ class Whole:
     def total(self, sums: Floats) -> Floats:
         """The same."""
         return sums
+
+    def later(self, own: Sums) -> Sums:
+        """The same: made when asked for."""
+        return own
 
     def largest(self, values: Floats) -> Floats:
         """The same."""

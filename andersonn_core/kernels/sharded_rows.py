@@ -5,16 +5,26 @@ What one pass finds goes over the wire together: one all-reduce.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.kernels.residual import rescued
-from andersonn_core.kernels.rows import Array, Rows
+from andersonn_core.kernels.rows import Array, Rows, Sums
 from andersonn_core.sharding import Shards
 
 DOUBLE = torch.finfo(torch.float64)
+
+
+@dataclass
+class Passenger:
+    """Sums that go with the next message."""
+
+    own: Floats
+    total: Floats | None = None  # of all ranks: not sent yet
 
 
 class ShardedRows:
@@ -28,6 +38,7 @@ class ShardedRows:
 
     def __init__(self, rows: Rows, shards: Shards) -> None:
         self.rows, self.shards = rows, shards
+        self.waiting: list[Passenger] = []
 
     def view(self, values: Tensor) -> Array:
         """The device's."""
@@ -72,8 +83,9 @@ class ShardedRows:
     def products(
         self, columns: Array, slot: int, counts: Counts, g: Tensor | None = None
     ) -> tuple[Floats, Floats]:  # (m, B, n), (B,), (B, n) -> (B, m), (B, m)
-        """2 m scalars a sample."""
-        gram, rhs = self._together(*self.rows.products(columns, slot, counts, g))
+        """2 m scalars a sample, without g m."""
+        gram, rhs = self.rows.products(columns, slot, counts, g)
+        gram, rhs = self._together(gram, rhs) if g is not None else [self.total(gram)] * 2
         return gram, rhs
 
     def mix(
@@ -106,7 +118,20 @@ class ShardedRows:
 
     def total(self, sums: Floats) -> Floats:
         """The ranks' sums added up."""
-        return self.shards.total(sums)
+        return self._together(sums)[0]
+
+    def later(self, own: Sums) -> Sums:
+        """Made at once: the next message takes them along, or one of their own if none came."""
+        passenger = Passenger(own())
+        self.waiting.append(passenger)
+
+        def arrived() -> Floats:
+            if passenger.total is None:
+                self._together()
+            assert passenger.total is not None
+            return passenger.total
+
+        return arrived
 
     def largest(self, values: Floats) -> Floats:
         """The largest of the ranks' values."""
@@ -118,8 +143,13 @@ class ShardedRows:
         squares: Floats = np.where(norms > 0, np.maximum(norms**2, DOUBLE.tiny), norms)
         return squares
 
-    def _together(self, *sums: Floats) -> list[Floats]:  # (B, ...) each
-        """Many totals by one communication."""
-        joined = self.total(np.concatenate(sums, axis=1))
-        ends = np.cumsum([each.shape[1] for each in sums])[:-1]
-        return [np.ascontiguousarray(each) for each in np.split(joined, ends, axis=1)]
+    def _together(self, *sums: Floats) -> list[Floats]:
+        """Many totals by one communication, and of all that waits for one."""
+        waiting, self.waiting = self.waiting, []
+        every = [*sums, *(each.own for each in waiting)]
+        joined = self.shards.total(np.concatenate([each.ravel() for each in every]))
+        parts = np.split(joined, np.cumsum([each.size for each in every])[:-1])
+        totals = [part.reshape(each.shape) for part, each in zip(parts, every, strict=True)]
+        for each, total in zip(waiting, totals[len(sums) :], strict=True):
+            each.total = total
+        return totals[: len(sums)]

@@ -144,10 +144,10 @@ class DifferenceWindow:
             self.rows.mix(columns, self.slot, self.count, gamma, newest, start=newest)
 
     def erase(self, samples: Flags) -> None:  # (B,)
-        """Make the newest differences of these samples zero: not finite, they would spread."""
+        """What is not finite in these samples' newest differences becomes zero: it would spread."""
         places = torch.from_numpy(np.flatnonzero(samples)).to(self.du.device)
-        self.du[self.slot, places] = 0.0
-        self.dg[self.slot, places] = 0.0
+        for ring in (self.du, self.dg):
+            ring[self.slot, places] = ring[self.slot, places].nan_to_num(0.0, 0.0, 0.0)
 
     def step(
         self, z: Tensor, f_z: Tensor, g: Tensor, gamma: Floats, out: Tensor
@@ -162,32 +162,25 @@ class DifferenceWindow:
         self.rows.mix(self._dg, self.slot, self.count, gamma, left, start=g)
         return left
 
-    def cross(self, places: Tensor) -> tuple[Floats, Floats]:  # (A,) -> (A, m, m), (A, m, m)
-        """The inner products dG dU^T and dU dU^T of some samples."""
+    def cross(self, places: Tensor) -> Floats:  # (A,) -> (A, m, m)
+        """DG dU^T of some samples, over the elements that are here."""
         du, dg = (of_samples(ring, places) for ring in (self.du, self.dg))
-        own = np.stack([host(torch.bmm(left, du.mT)) for left in (dg, du)])
-        gu, uu = self.rows.total(own)
-        return gu, uu
+        return host(torch.bmm(dg, du.mT))
 
-    def fold(self, weights: Floats, places: Tensor) -> tuple[Counts, Floats]:
-        """Replace the columns of some samples by combinations of them, weights (A, k, m).
+    def moves(self, places: Tensor) -> Floats:  # (A,) -> (A, m (m + 1) / 2)
+        """DZ dZ^T - mixing^2 dG dG^T of some samples, over the elements that are here.
 
-        They lie in the slots that are overwritten last. Returns these slots (k,) and the
-        combinations' Gram matrices (A, k, k). Each combination is scaled to weights whose absolute
-        values sum to one, so that its rounding is that of a stored column.
+        Lower triangles; the other term is the least-squares problem's.
         """
-        k = weights.shape[1]
-        weights = weights / np.abs(weights).sum(2, keepdims=True)
-        slots: Counts = (self.slot - k + 1 + np.arange(k)) % self.size
-        factors = torch.from_numpy(weights).to(self.dg)
-        for ring in (self.du, self.dg):
-            made = torch.bmm(factors, of_samples(ring, places))  # (A, k, n)
-            write(ring, slots, places, made)
-        self.count[places.cpu().numpy()] = k
-        products = self.rows.total(host(torch.bmm(made, made.mT)))
-        if not np.isfinite(products).all():
-            wipe((self.du, self.dg), slots, places, products)
-        return slots, products
+        du = of_samples(self.du, places)
+        return without_gram(self.cross(places), host(torch.bmm(du, du.mT)), self.mixing)
+
+    def fold(
+        self, weights: Floats, places: Tensor
+    ) -> tuple[Counts, Floats]:  # (A, k, m), (A,) -> (k,), (A, k, m)
+        """Combine the columns of some samples in place, as `combine` does."""
+        self.count[places.cpu().numpy()] = weights.shape[1]
+        return combine((self.du, self.dg), self.slot, weights, places)
 
     def select(self, indices: Tensor) -> DifferenceWindow:  # (A,)
         """The window of some samples."""
@@ -208,6 +201,31 @@ def of_samples(ring: Tensor, places: Tensor) -> Tensor:  # (m, B, n), (A,) -> (A
     return (ring if len(places) == ring.shape[1] else ring[:, places]).transpose(0, 1)
 
 
+def without_gram(
+    gu: Floats, uu: Floats, mixing: float
+) -> Floats:  # (A, m, m) each -> (A, m (m + 1) / 2)
+    """The lower triangles of dU dU^T - mixing (dG dU^T + dU dG^T), from dG dU^T and dU dU^T."""
+    rows, columns = np.tril_indices(gu.shape[1])
+    triangles: Floats = (uu - mixing * (gu + gu.transpose(0, 2, 1)))[:, rows, columns]
+    return triangles
+
+
+def combine(
+    rings: tuple[Tensor, Tensor], slot: int, weights: Floats, places: Tensor
+) -> tuple[Counts, Floats]:  # (m, B, n) each, (A, k, m), (A,) -> (k,), (A, k, m)
+    """Replace the columns of some samples by combinations of them.
+
+    They lie in the slots that are overwritten last. Returns these slots, and the weights as they
+    were applied: rounded to the rings' type.
+    """
+    k, size = weights.shape[1:]
+    slots: Counts = (slot - k + 1 + np.arange(k)) % size
+    factors = torch.from_numpy(weights).to(rings[0])
+    for ring in rings:
+        write(ring, slots, places, torch.bmm(factors, of_samples(ring, places)))
+    return slots, host(factors)
+
+
 def write(ring: Tensor, slots: Counts, places: Tensor, values: Tensor) -> None:
     """Put values (A, k, n) of some samples into slots (k,) of a ring (m, B, n)."""
     if len(places) < ring.shape[1]:
@@ -215,10 +233,3 @@ def write(ring: Tensor, slots: Counts, places: Tensor, values: Tensor) -> None:
     else:
         for slot, column in zip(slots.tolist(), values.unbind(1), strict=True):
             ring[slot] = column
-
-
-def wipe(rings: tuple[Tensor, Tensor], slots: Counts, places: Tensor, products: Floats) -> None:
-    """Zeros where products (A, k, k) are not finite: unused columns are multiplied by 0."""
-    broken = torch.from_numpy(~np.isfinite(products).all((1, 2))).to(places.device)
-    for ring in rings:
-        ring[torch.from_numpy(slots).to(ring.device)[:, None], places[broken]] = 0.0

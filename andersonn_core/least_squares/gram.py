@@ -67,7 +67,28 @@ class ScaledGram:
         """Keep what the next difference needs: no column."""
         self.forget(samples)
 
-    def replace(self, places: Counts, slots: Counts, products: Floats) -> None:  # (A,), (k,)
+    def combinations(self, places: Counts, weights: Floats) -> Floats:  # (A,), (A, k, m)
+        """Weights (A, k, m) whose absolute values sum to one.
+
+        The rounding of such a combination is that of a column.
+        """
+        scaled: Floats = weights / np.abs(weights).sum(2, keepdims=True)
+        return scaled
+
+    def fold(
+        self, places: Counts, slots: Counts, weights: Floats
+    ) -> Flags:  # (A,), (k,), (A, k, m) -> (A,)
+        """Of these samples use only combinations of their columns, which lie in `slots` now.
+
+        Returns whose have usable inner products, Y dG dG^T Y^T; the others' problems are not
+        changed.
+        """
+        products = combined(self.differences(places).inner(), weights)
+        fine = usable(products)
+        self._replace(places[fine], slots, products[fine])
+        return fine
+
+    def _replace(self, places: Counts, slots: Counts, products: Floats) -> None:  # (A,), (k,)
         """Of these samples use only the columns in `slots`, with inner products (A, k, k)."""
         self.forget(places)
         scale = 1 / np.sqrt(products.diagonal(axis1=1, axis2=2))
@@ -156,3 +177,16 @@ class ScaledGram:
         """Take back the problems of some samples."""
         for name in ("matrix", "inverse", "scale", "pivots"):
             getattr(self, name)[places] = getattr(part, name)
+
+
+def combined(products: Floats, weights: Floats) -> Floats:  # (A, m, m), (A, k, m) -> (A, k, k)
+    """The inner products of combinations, from those of what is combined."""
+    found: Floats = weights @ products @ weights.transpose(0, 2, 1)
+    return found
+
+
+def usable(products: Floats) -> Flags:  # (A, k, k) -> (A,)
+    """Whose combinations have neither under- nor overflowed."""
+    square = products.diagonal(axis1=1, axis2=2)
+    fine: Flags = np.logical_and.reduce(np.isfinite(products).all(2) & (square > 0), axis=1)
+    return fine

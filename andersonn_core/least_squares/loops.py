@@ -164,13 +164,15 @@ def solve(
 ) -> None:
     """Gamma = D y with y = T^T (T D rhs), and what that takes off ||g||^2."""
     size = scale.shape[1]
-    ahead = np.empty(size)
+    ahead, target = np.empty(size), np.empty(size)
     for b in range(len(scale)):
         removed[b] = 0.0
+        for j in range(size):  # of a column that is not used the product may have overflowed
+            target[j] = rhs[b, j] * scale[b, j] if scale[b, j] > 0 else 0.0
         for i in range(size):
             total = 0.0
             for j in range(size):
-                total += inverse[b, i, j] * (rhs[b, j] * scale[b, j])
+                total += inverse[b, i, j] * target[j]
             ahead[i] = total
             removed[b] += total * total
         for j in range(size):

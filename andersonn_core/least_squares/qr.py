@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Flags
+from andersonn_core.layout import beside_double
 from andersonn_core.least_squares.weights import Weights
 
 
@@ -32,14 +33,18 @@ def qr_weights(
     q, r, kept = _reduced_qr(columns, used.gather(1, order), regularization)
     target = torch.cat([g, g.new_zeros(g.shape[0], dg.shape[1])], dim=1)
     # In this orientation a sample's sums do not depend on how many samples there are.
-    right = torch.where(kept, torch.bmm(target[:, None, :], q)[:, 0, :].double(), 0.0)
+    right = torch.bmm(target[:, None, :], q)[:, 0, :]
+    inner = torch.linalg.vecdot(dg, g[:, None, :]) / scale
+    r, right, inner, scale = (beside_double(each).double() for each in (r, right, inner, scale))
+    order, kept = beside_double(order), beside_double(kept)
+    right = torch.where(kept, right, 0.0)
     y_sorted = torch.linalg.solve_triangular(r, right[:, :, None], upper=True)[:, :, 0]
     y = torch.zeros_like(y_sorted).scatter(1, order, torch.where(kept, y_sorted, 0.0))
     taken = torch.zeros_like(kept).scatter(1, order, kept)
-    inner = torch.where(taken, torch.linalg.vecdot(dg, g[:, None, :]) / scale, 0.0).double()
-    dropped = (torch.from_numpy(valid).to(dg.device) & ~taken).any(1).cpu().numpy()
+    inner = torch.where(taken, inner, 0.0)
+    dropped = (torch.from_numpy(valid).to(taken.device) & ~taken).any(1).cpu().numpy()
     return Weights(
-        gamma=(y / scale.double()).cpu().numpy(),
+        gamma=(y / scale).cpu().numpy(),
         removed=(y * (inner + regularization * y)).sum(1).cpu().numpy(),
         used=taken.cpu().numpy(),
         pivots=r.diagonal(dim1=1, dim2=2).abs().cpu().numpy(),
@@ -61,5 +66,5 @@ def _reduced_qr(columns: Tensor, used: Tensor, ridge: float) -> tuple[Tensor, Te
         q, r = torch.linalg.qr(stacked)
         small = (r.diagonal(dim1=1, dim2=2).abs() < floor) & kept
         if not bool(small.any()):
-            return q, r.double(), kept
+            return q, r, kept
         kept = kept & ~small

@@ -11,7 +11,7 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Flags, Floats
 from andersonn_core.compiling import prepare
 from andersonn_core.least_squares.filtering import Filter
-from andersonn_core.least_squares.gram import ScaledGram
+from andersonn_core.least_squares.gram import ScaledGram, combined, usable
 from andersonn_core.least_squares.weights import Weights
 
 
@@ -58,11 +58,33 @@ class ResidualGram:
         self.used[samples] = False
         self.used[samples, self.slot] = newest
 
-    def replace(self, places: Counts, slots: Counts, products: Floats) -> None:  # (A,), (k + 1,)
-        """Of these samples use only the residuals in `slots`, products (A, k + 1, k + 1)."""
-        self.used[places] = False
-        self.used[np.ix_(places, slots)] = True
-        self.products[np.ix_(places, slots, slots)] = products
+    def combinations(
+        self, places: Counts, weights: Floats
+    ) -> Floats:  # (A,), (A, k, m + 1) -> (A, k + 1, m + 1)
+        """From those of differences to those of residuals, and the newest residual itself.
+
+        The combinations, of unit norm, are made as long as the newest residual: shorter ones would
+        be lost in it.
+        """
+        newest = np.sqrt(self.products[places, self.slot, self.slot])
+        alpha = weights * newest[:, None, None]
+        alpha[:, :, self.slot] = 1 - alpha.sum(2)  # no difference has the newest one's place
+        itself = np.eye(self.used.shape[1])[None, None, self.slot].repeat(len(places), 0)
+        return np.concatenate([alpha, itself], 1)
+
+    def fold(
+        self, places: Counts, slots: Counts, weights: Floats
+    ) -> Flags:  # (A,), (k + 1,), (A, k + 1, m + 1) -> (A,)
+        """Of these samples use only combinations of their residuals, which lie in `slots` now.
+
+        Returns whose have usable inner products; the others' problems are not changed.
+        """
+        products = combined(self.products[places], weights)
+        fine = usable(products)
+        self.forget(places[fine])
+        self.used[np.ix_(places[fine], slots)] = True
+        self.products[np.ix_(places[fine], slots, slots)] = products[fine]
+        return fine
 
     def keep_only(self, used: Flags) -> None:  # (B, m + 1)
         """Forget single differences: all but the newest residual are one."""

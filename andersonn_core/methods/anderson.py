@@ -27,8 +27,9 @@ from andersonn_core.methods.choosing import Choosing
 from andersonn_core.methods.keeper import Keeper
 from andersonn_core.methods.keepers import Newest, Slide, Slow
 from andersonn_core.methods.randomizing import Draws, RandomMixing, RandomSkip, RandomWindow
+from andersonn_core.methods.settings import Settings
 from andersonn_core.methods.steering import Rule, Sight, Steering
-from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.sharding import Shards, elements
 from andersonn_core.specs import KnobError, knob
 
@@ -76,6 +77,11 @@ class Anderson(MethodSpec):
         "gram: scaled Gram matrix, float64 solve; qr: orthogonal factorization, slower; residuals: "
         "Gram matrix of the residuals instead of their differences, least memory traffic, for "
         "large and well-conditioned cells.",
+    )
+    history: Literal["state", "bfloat16"] = knob(
+        "state",
+        "Type in which differences are kept: the state's; or bfloat16, of float32 states on a GPU: "
+        "half the memory traffic, a little less exact.",
     )
     fallback: bool = knob(
         True,

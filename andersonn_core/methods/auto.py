@@ -29,7 +29,8 @@ from andersonn_core.methods.base import (
     no_event,
 )
 from andersonn_core.methods.keepers import Newest
-from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.methods.settings import Settings
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.specs import knob
 
 FIRST = 3  # evaluations before the first forecast

@@ -17,18 +17,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
-from andersonn_core.kernels import DifferenceWindow
+from andersonn_core.kernels import DifferenceWindow, Sums
 from andersonn_core.least_squares import Weights
-from andersonn_core.methods.deflation import iterate_products, newest_directions
+from andersonn_core.methods.deflation import newest_directions, scaled
 from andersonn_core.methods.idr import Induced, Shadow
-from andersonn_core.methods.keeper import Probe
 from andersonn_core.methods.keepers import Slide, Slow, drop_lost, stale
+from andersonn_core.methods.probe import Probe
 from andersonn_core.methods.short_recurrence import Orthogonal
 from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
@@ -78,6 +79,7 @@ class Choosing(Slide):
     mode: NDArray[np.int8]  # (B,) of Mode
     next_probe: int  # the evaluation from which a probe is due
     decided: list[str] = field(default_factory=list)
+    cross: Sums | None = None  # (B, m, m) dG dU^T at a probe
 
     @classmethod
     def of(
@@ -90,6 +92,16 @@ class Choosing(Slide):
     def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
         """All, where none may have to be folded."""
         return self.slow.older(window, spent & (self.mode <= Mode.SLOW))
+
+    def foresee(self, state: WindowState) -> None:
+        """What a fold takes, of those that were not fast; at a probe what tells symmetry."""
+        self.cross = None
+        if state.probe is None:
+            slow = state.spent & (self.mode <= Mode.SLOW)
+            self.slow.ask(state, slow & ~self._fast(state) if np.count_nonzero(slow) else slow)
+        elif isinstance(state.window, DifferenceWindow):
+            everyone = state.places(np.ones_like(state.spent))
+            self.cross = state.rows.later(partial(state.window.cross, everyone))
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """As each sample's mode says."""
@@ -144,9 +156,9 @@ class Choosing(Slide):
         mode = np.where(error > bar, np.int8(Mode.NEWEST), np.int8(Mode.SLOW))
         affine = error <= limit
         mode[affine & self._affine] = self.mode[affine & self._affine]
-        if isinstance(state.window, DifferenceWindow):
-            begun = affine & ~self._affine & (limit < RESOLVED * foretold) & ~self._soon(state)
-            symmetric = self._symmetric(state)
+        begun = affine & ~self._affine & (limit < RESOLVED * foretold) & ~self._soon(state)
+        if self.cross is not None and np.count_nonzero(begun):
+            symmetric = self._symmetric(state, self.cross())
             mode[begun & symmetric], mode[begun & ~symmetric] = Mode.ORTHOGONAL, Mode.INDUCED
         mode = np.where(informed, mode, self.mode).astype(np.int8)
         for new in np.unique(mode[mode != self.mode]):
@@ -175,13 +187,11 @@ class Choosing(Slide):
         soon: Flags = left < SOON * state.window.size * fallen
         return soon
 
-    def _symmetric(self, state: WindowState) -> Flags:  # (B,)
+    def _symmetric(self, state: WindowState, gu: Floats) -> Flags:  # (B, m, m) dG dU^T -> (B,)
         """Whether dG dZ^T is symmetric to rounding, in columns of unit residual norm."""
-        everyone = np.arange(len(self.mode))
-        problem = state.gram.differences(everyone)
+        problem = state.gram.differences(np.arange(len(self.mode)))
         with np.errstate(all="ignore"):
-            cross, _ = iterate_products(state.window, problem, everyone)
-            cross = cross * problem.scale[:, :, None] * problem.scale[:, None, :]
+            cross = scaled(problem, gu - state.window.mixing * problem.inner())
             odd = np.linalg.norm(cross - cross.transpose(0, 2, 1), axis=(1, 2))
             close: Flags = odd <= 10 * state.fallback.rounding**0.5 * np.linalg.norm(
                 cross, axis=(1, 2)
@@ -197,9 +207,8 @@ class Choosing(Slide):
             state.restart(left)
         if begun.any():
             places = np.flatnonzero(begun)
-            weights, fine = newest_directions(
-                state.window, state.gram, places, self.orthogonal.pairs
-            )
+            problem, pairs = state.gram.differences(places), self.orthogonal.pairs
+            weights, fine = newest_directions(problem, state.window.stored, pairs)
             if fine.any():
                 state.fold(weights[fine], places[fine])
             if not fine.all():

@@ -29,7 +29,8 @@ from andersonn_core.least_squares import Weights
 from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keeper import Keeper
 from andersonn_core.methods.keepers import Slide, drop_lost
-from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.methods.settings import Settings
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.sharding import Shards
 from andersonn_core.specs import knob
 

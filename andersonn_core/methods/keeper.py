@@ -1,8 +1,7 @@
-"""What the shared step asks of whoever keeps the history, and the test that it makes for them."""
+"""What the shared step asks of whoever keeps the history."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -10,25 +9,10 @@ from torch import Tensor
 from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.least_squares import Weights
+from andersonn_core.methods.probe import Probe
 
 if TYPE_CHECKING:
     from andersonn_core.methods.windowed import WindowState
-
-
-@dataclass
-class Probe:
-    """An evaluation at z - dZ^T gamma, where an affine map's residual is known beforehand."""
-
-    samples: Flags  # (B,) the others go on as ever, but for the ring, which all share: it waits
-    after: Tensor  # (B, n) the step's own proposal, evaluated next
-    foretold: Tensor  # (B, n) g - dG^T gamma
-    weight: Floats  # (B,) 1 + ||gamma||_1: how much rounding errors of the history count
-
-    def select(self, indices: Tensor) -> Probe:  # (A,)
-        """The probe of some samples."""
-        places = indices.cpu().numpy()
-        weight, samples = self.weight[places], self.samples[places]
-        return Probe(samples, self.after[indices], self.foretold[indices], weight)
 
 
 class Keeper(Protocol):
@@ -40,6 +24,10 @@ class Keeper(Protocol):
         Known before the next residual is, so that one pass over the window serves both. None: it
         may not overwrite the oldest one yet. `spent` windows were used in full.
         """
+        ...
+
+    def foresee(self, state: WindowState) -> None:
+        """Before a residual is measured: ask for the sums that `make_room` may need then."""
         ...
 
     def make_room(self, state: WindowState, event: Events) -> None:

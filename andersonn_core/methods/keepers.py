@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
-from andersonn_core.kernels import DifferenceWindow
+from andersonn_core.kernels import DifferenceWindow, Sums
 from andersonn_core.least_squares import Weights
 from andersonn_core.methods.deflation import slow_directions
-from andersonn_core.methods.keeper import Keeper, Probe
+from andersonn_core.methods.keeper import Keeper
+from andersonn_core.methods.probe import Probe
 from andersonn_core.methods.windowed import WindowState
 from andersonn_core.results import Event
 
@@ -23,6 +27,9 @@ class Slide:
     def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
         """All."""
         return window.count
+
+    def foresee(self, state: WindowState) -> None:
+        """Nothing."""
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """The ring does it."""
@@ -64,6 +71,24 @@ class Newest(Slide):
             state.restart(state.spent)
 
 
+@dataclass(frozen=True)
+class Moves:
+    """What the windows of some samples tell of ||dZ^T y||, on its way from all ranks."""
+
+    places: Counts  # (A,) in order
+    sums: Sums  # (A, ...)
+
+    @classmethod
+    def of(cls, state: WindowState, places: Counts) -> Moves:  # (A,)
+        """It is there when it is asked for."""
+        window, chosen = state.window, torch.from_numpy(places).to(state.g.device)
+        return cls(places, state.rows.later(lambda: window.moves(chosen)))
+
+    def among(self, places: Counts) -> Floats:  # (C,) -> (C, ...)
+        """Those of fewer samples."""
+        return self.sums()[np.searchsorted(self.places, places)]
+
+
 class Slow(Slide):
     """The k slowest directions, after the full window was used once: deflated restarting.
 
@@ -75,10 +100,20 @@ class Slow(Slide):
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
+        self.coming: Moves | None = None
 
     def older(self, window: DifferenceWindow, spent: Flags) -> Counts | None:  # (B,) -> (B,)
         """All, where none is to be folded."""
         return None if np.count_nonzero(spent) else window.count
+
+    def foresee(self, state: WindowState) -> None:
+        """What folding the windows that have been used in full takes."""
+        self.ask(state, state.spent)
+
+    def ask(self, state: WindowState, samples: Flags) -> None:  # (B,)
+        """Have what folding takes come with the next residual, for some samples."""
+        places = np.flatnonzero(samples)
+        self.coming = Moves.of(state, places) if len(places) else None
 
     def make_room(self, state: WindowState, event: Events) -> None:
         """Fold the windows that have been used in full; empty those whose residual grew."""
@@ -94,7 +129,12 @@ class Slow(Slide):
         if not len(places):
             return
         event[places] |= np.int16(Event.RESTART)
-        weights, fine = slow_directions(state.window, state.gram, places, self.kept)
+        coming = self.coming
+        if coming is None or not np.isin(places, coming.places).all():
+            coming = Moves.of(state, places)
+        problem = state.gram.differences(places)
+        moves = coming.among(places)
+        weights, fine = slow_directions(problem, moves, state.window.mixing, self.kept)
         if fine.any():
             event[places[fine]] |= np.int16(Event.DEFLATE)
             state.fold(weights[fine], places[fine])

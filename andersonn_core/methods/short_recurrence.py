@@ -22,7 +22,8 @@ from andersonn_core.arrays import Counts, Events, Flags, Floats
 from andersonn_core.kernels import DifferenceWindow
 from andersonn_core.methods.base import MethodSpec, mixing_knob
 from andersonn_core.methods.keepers import Slide, drop_lost
-from andersonn_core.methods.windowed import Settings, WindowState
+from andersonn_core.methods.settings import Settings
+from andersonn_core.methods.windowed import WindowState
 from andersonn_core.specs import knob
 
 DEPENDENT = 10  # rounding errors in the squared length: fewer are no new direction

@@ -11,60 +11,31 @@ kept of the history when the window is full.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from andersonn_core.arrays import Counts, Events, Flags, Floats
-from andersonn_core.kernels import DifferenceWindow, Previous, Progress, ResidualWindow, rows_for
+from andersonn_core.kernels import DifferenceWindow, Previous, Progress, rows_for
 from andersonn_core.least_squares import (
     Filter,
-    ResidualGram,
     ScaledGram,
     Weights,
     default_regularization,
-    newest,
-    not_aligned,
     qr_weights,
-    well_conditioned,
 )
 from andersonn_core.methods.base import MethodState, no_event
 from andersonn_core.methods.fallback import FallbackState
 from andersonn_core.methods.guard import Guard
-from andersonn_core.methods.keeper import Keeper, Probe
+from andersonn_core.methods.keeper import Keeper
+from andersonn_core.methods.probe import Probe
+from andersonn_core.methods.settings import FORMS, Gram, Settings, Window
 from andersonn_core.methods.steering import Steering
 from andersonn_core.methods.stretch import Stretch
 from andersonn_core.methods.window_diagnostics import WindowDiagnostics
 from andersonn_core.results import Event
 from andersonn_core.sharding import Shards, elements
-
-Window = DifferenceWindow | ResidualWindow
-Gram = ScaledGram | ResidualGram
-# How the history is kept, and the least-squares problem that goes with it.
-FORMS: dict[str, tuple[type[Window], type[Gram]]] = {
-    "gram": (DifferenceWindow, ScaledGram),
-    "qr": (DifferenceWindow, ScaledGram),
-    "residuals": (ResidualWindow, ResidualGram),
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a windowed method fixes for a solve."""
-
-    window: int
-    mixing: float = 1.0
-    regularization: float | None = None
-    period: int = 1
-    delay: int = 0
-    least_squares: str = "gram"
-    fallback: bool = False
-    max_condition: float | None = None
-    filtering: float = 0.0
-    max_growth: float | None = None
-    max_weights: float | None = None
 
 
 @dataclass
@@ -144,6 +115,7 @@ class WindowState(MethodState):
 
     def residual(self, z: Tensor, f_z: Tensor) -> tuple[Floats, Floats]:  # (B, n) -> (B,), (B,)
         """The window says where: a ring of residuals holds it already."""
+        self.keeper.foresee(self)
         self.g, norms = self.window.measure(z, f_z, self.g, self._previous())
         return norms
 
@@ -186,10 +158,9 @@ class WindowState(MethodState):
 
         A sample whose combinations under- or overflow goes on without any.
         """
-        slots, products = self.window.fold(weights, torch.from_numpy(places).to(self.g.device))
-        square = products.diagonal(axis1=1, axis2=2)
-        fine = (np.isfinite(products).all(2) & (square > 0)).all(1)
-        self.gram.replace(places[fine], slots, products[fine])
+        chosen = self.gram.combinations(places, weights)
+        slots, applied = self.window.fold(chosen, torch.from_numpy(places).to(self.g.device))
+        fine = self.gram.fold(places, slots, applied)
         self.count[places] = weights.shape[1]
         self.spent[places] = False
         if not fine.all():
@@ -232,7 +203,7 @@ class WindowState(MethodState):
         if fallback.active and fallback.home.any():
             fallback.best.fill(z_next, fallback.home)
         if weights is not None:
-            self._begin_probe(z_next, weights)
+            self.probe = Probe.begin(self, z_next, weights)
         self._record(event, weights)
         self.last_norm = self.norms[0]
         self.last_z, self.g, self.last_g = z, self.last_g, self.g
@@ -276,7 +247,9 @@ class WindowState(MethodState):
     def _weights(self, rhs: Floats, event: Events) -> Weights:  # (B, m), (B,)
         """Solve for the weights; a column that was dropped is gone for good."""
         self.timer.lap("solve")
-        gram, columns = self.gram, self._filter(event)
+        limited = self.steering is not None and "window" in self.steering.rules
+        limit = self.limit if limited else None
+        gram, columns = self.gram, self.settings.columns(self.window.stored, limit, event)
         if self.settings.least_squares == "qr":
             weights = self._by_qr(columns)
         else:
@@ -296,26 +269,6 @@ class WindowState(MethodState):
             used = columns(self.gram.matrix, used)
         dg = window.columns.transpose(0, 1)  # (B, m, n)
         return qr_weights(dg, self.g, used, window.stored, self.gram.ridge)
-
-    def _filter(self, event: Events) -> Filter | None:
-        """The rules that leave out columns of this step, together; None without any."""
-        settings, stored = self.settings, self.window.stored
-        limited = self.steering is not None and "window" in self.steering.rules
-        if not limited and settings.max_condition is None and not settings.filtering:
-            return None
-
-        def columns(matrix: Floats, used: Flags) -> Flags:  # (B, m, m), (B, m)
-            if limited:
-                used = newest(used, stored, self.limit)
-            taken = used
-            if settings.filtering:
-                taken = not_aligned(matrix, taken, stored, settings.filtering)
-            if settings.max_condition is not None:
-                taken = well_conditioned(matrix, taken, stored, settings.max_condition)
-            event[(taken != used).any(1)] |= np.int16(Event.FILTER)
-            return taken
-
-        return columns
 
     def go_plain(self, weights: Weights, samples: Flags) -> None:  # (B,)
         """Give some samples the weights of a plain step."""
@@ -349,63 +302,14 @@ class WindowState(MethodState):
             event, self.mixing, gamma, weights.removed, self.norms[0], weights.used, weights.pivots
         )
 
-    # -- probes -------------------------------------------------------------------------------
-
-    def _begin_probe(self, z_next: Tensor, weights: Weights) -> None:  # (B, n)
-        """In place: those who want one go to z - dZ^T gamma first, then where the step leads."""
-        samples = self.keeper.wants_probe(self)
-        if samples is None:
-            return
-        foretold = self.window.predict(self.g, weights.gamma)
-        size = 1 + np.abs(weights.gamma).sum(1)
-        self.probe = Probe(samples, z_next.clone(), foretold, size)
-        places = self.places(samples)
-        z_next[places] = z_next[places].sub_(foretold[places], alpha=self.settings.mixing)
-
     def _after_probe(
         self, probe: Probe, z: Tensor, f_z: Tensor, event: Events
     ) -> Tensor:  # (B, n), (B, n) -> (B, n)
-        """Compare residuals with the foretold ones; go on as if there had been no probe."""
-        assert self.norms is not None
-        off = torch.sub(self.g, probe.foretold)
-        self._save_best(z)
-        if not probe.samples.all():
-            self._go_on(probe, z, f_z)
-        self.keeper.judge(self, probe, np.sqrt(self.rows.squares(off)))
-        event[probe.samples] |= np.int16(Event.PROBE)
+        """Where the step before led."""
+        z_next = probe.end(self, z, f_z, event)
         self.diagnostics = replace(self.plain_step, event=event)
         self.norms, self.probe, self.evaluation = None, None, self.evaluation + 1
-        return probe.after
-
-    def _go_on(self, probe: Probe, z: Tensor, f_z: Tensor) -> None:  # (B, n), (B, n)
-        """Samples without a probe take a step; their newest difference replaces the one before."""
-        assert self.norms is not None
-        window, among = self.window, np.flatnonzero(~probe.samples)
-        places = self.places(~probe.samples)
-        window.replace(places, z, self.g, self.last_z, self.last_g)
-        row, rhs = window.products(self.g)
-        part: Any = self.gram.select(places)
-        part.store(window.slot, row[among], None, window.stored)
-        gamma = np.zeros_like(rhs)
-        gamma[among] = part.solve(rhs[among]).gamma
-        self.gram.put(among, part)
-        step = torch.empty_like(probe.after)
-        window.step(z, f_z, self.g, gamma, out=step)
-        self.last_z = self.last_z.clone()
-        for old, new in ((probe.after, step), (self.last_z, z), (self.last_g, self.g)):
-            old[places] = new[places]
-        self.last_norm = np.where(probe.samples, self.last_norm, self.norms[0])
-
-    def _save_best(self, z: Tensor) -> None:  # (B, n)
-        """For the fallback: a probe may be the best point, or follow it."""
-        if not self.settings.fallback:
-            return
-        progress, best, mixing = self.progress, self.fallback.best, self.settings.mixing
-        if np.count_nonzero(progress.evicted):
-            best.save(progress.evicted, self.last_z, self.last_g, mixing)
-        if np.count_nonzero(progress.newest):
-            best.save(progress.newest, z, self.g, mixing)
-        self.saved = progress.newest
+        return z_next
 
     def places(self, samples: Flags) -> Tensor:  # (B,) -> (A,)
         """Where some samples are, on the state's device."""

@@ -17,7 +17,7 @@ from andersonn_core.record.budget import Share
 from andersonn_core.record.settings import Row, Settings, place
 from andersonn_core.record.spreads import settle, spread, wall_seconds
 from andersonn_core.roofline import mixing_work
-from andersonn_core.solve import solve
+from andersonn_core.solve import LAUNCHED_AHEAD, solve
 from andersonn_core.timing import Clock, clock_for
 
 PEER = "torchdeq"
@@ -26,7 +26,10 @@ WARM = 13  # steps until the window is full and every buffer has been touched
 OURS = {
     "ours": Anderson(window=WINDOW),
     "ours, sliding": Anderson(window=WINDOW, restart="never"),  # its window is full in every step
+    "ours, bfloat16": Anderson(window=WINDOW, history="bfloat16"),
 }
+CAPTURED = "ours, captured"  # with the map, as one CUDA graph: only whole evaluations are timed
+AHEAD_ONLY = "ours, bfloat16", CAPTURED
 COPIED, COPIES = 2**28, 10  # bytes of the copy, copies in a round
 HELD = 8  # vectors that the map keeps: c, d, its last values
 FLOAT = torch.float32
@@ -79,10 +82,14 @@ class Meter:
     def __call__(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
         """Evaluate the map."""
         self.called.append(self.clock.mark())
-        value = torch.addcmul(self.c, z, self.d)
+        value = self.plain(z)
         self.values.append(value)
         self.returned.append(self.clock.mark())
         return value
+
+    def plain(self, z: Tensor) -> Tensor:  # (B, n) -> (B, n)
+        """The same without marks."""
+        return torch.addcmul(self.c, z, self.d)
 
     def step_seconds(self, steps: int) -> float:
         """The mean time from a return to the next call, of the warm steps of a solve."""
@@ -91,15 +98,43 @@ class Meter:
         return sum(seconds) / len(seconds)
 
 
-Contender = Callable[[Meter, Tensor], float | None]  # -> the mean depth of its warm steps
+@dataclass(frozen=True)
+class Ran:
+    """What a solve says of itself."""
+
+    depth: float | None = None  # the mean of its warm steps
+    seconds: float | None = None  # of an evaluation with its step; None: the map's marks tell more
+
+
+class UncapturedError(RuntimeError):
+    """A solve that was to be captured was not, and says why."""
+
+
+Contender = Callable[[Meter, Tensor], Ran]
 
 
 def ours(method: Anderson, case: Case) -> Contender:
     """Our solve with a tolerance that nobody meets."""
 
-    def run(f: Meter, z0: Tensor) -> float:
+    def run(f: Meter, z0: Tensor) -> Ran:
         history = solve(f, z0, method, rtol=0.0, max_iter=case.steps).history
-        return float(history.depth[WARM : case.steps - 1].nanmean())
+        return Ran(float(history.depth[WARM : case.steps - 1].nanmean()))
+
+    return run
+
+
+def captured(case: Case) -> Contender:
+    """The same with map and step in one graph; raises UncapturedError where there was none."""
+
+    def run(f: Meter, z0: Tensor) -> Ran:
+        knobs: Any = {"rtol": 0.0, "max_iter": case.steps, "capture": True}
+        result = solve(f.plain, z0, OURS["ours"], **knobs)
+        history = result.history
+        replayed = history.map_seconds[history.method_seconds.isnan()]
+        if not len(replayed):
+            raise UncapturedError(next(note for note in result.notes if "not captured" in note))
+        depth = float(history.depth[WARM : case.steps - 1].nanmean())
+        return Ran(depth, float(replayed.mean()))
 
     return run
 
@@ -108,9 +143,10 @@ def peer(case: Case) -> Contender:
     """Anderson of torchdeq with its defaults; raises ImportError where there is no torchdeq."""
     from torchdeq.solver.anderson import anderson_solver
 
-    def run(f: Meter, z0: Tensor) -> None:
+    def run(f: Meter, z0: Tensor) -> Ran:
         anderson_solver(f, z0, m=WINDOW + 1, max_iter=case.steps, tol=1e-30, stop_mode="rel",
                         indexing=None)  # fmt: skip
+        return Ran()
 
     return run
 
@@ -148,7 +184,7 @@ def case_rows(case: Case, device: torch.device, share: Share, bandwidth: float) 
     """Rows of all contenders at one shape, measured in turn; those that cannot say why."""
     head = {**case.words, **place(device), "clock": clock_for(device).name}
     contenders: dict[str, Contender] = {}
-    for name in (*OURS, PEER):
+    for name in (*OURS, CAPTURED, PEER):
         contender = obstacle(name, case, device)
         if isinstance(contender, str):
             yield head | {"contender": name, "absent": contender}
@@ -159,16 +195,20 @@ def case_rows(case: Case, device: torch.device, share: Share, bandwidth: float) 
         for name, contender in list(contenders.items()):
             try:
                 found[name].take(case, device, contender)
-            except torch.OutOfMemoryError as error:
+            except (torch.OutOfMemoryError, UncapturedError) as error:
                 del contenders[name]
-                yield head | {"contender": name, "absent": f"does not fit: {error}"}
+                short = isinstance(error, torch.OutOfMemoryError)
+                why = f"does not fit: {error}" if short else str(error)
+                yield head | {"contender": name, "absent": why}
     for name, numbers in found.items():
-        if numbers.steps:
-            yield head | {"contender": name} | numbers.row(case, OURS.get(name), bandwidth)
+        if numbers.walls:
+            yield head | {"contender": name} | numbers.row(case, name, bandwidth)
 
 
 def obstacle(name: str, case: Case, device: torch.device) -> Contender | str:
     """A contender that can run this shape here, or why it cannot."""
+    if name in AHEAD_ONLY and device.type not in LAUNCHED_AHEAD:
+        return f"only a GPU has it: {device.type} is not launched ahead"
     vectors = case.batch * case.n * FLOAT.itemsize
     needed = solve_bytes(OURS.get(name, OURS["ours"]), case.batch, case.n, FLOAT) + HELD * vectors
     if name == PEER:  # two rings of iterates, their difference, and what a step computes with
@@ -176,6 +216,8 @@ def obstacle(name: str, case: Case, device: torch.device) -> Contender | str:
     free = available_bytes(device)
     if free is not None and needed > free:
         return f"does not fit: {needed} bytes needed, {free} available"
+    if name == CAPTURED:
+        return captured(case)
     if name != PEER:
         return ours(OURS[name], case)
     try:
@@ -189,8 +231,9 @@ class Found:
     """What one contender's rounds at one shape gave."""
 
     steps: list[float] = field(default_factory=list)  # seconds
-    walls: list[float] = field(default_factory=list)  # seconds of an evaluation, map and step
-    depth: float | None = None
+    wholes: list[float] = field(default_factory=list)  # of an evaluation with its step, replayed
+    walls: list[float] = field(default_factory=list)  # of an evaluation, by the wall clock
+    ran: Ran = Ran()
 
     def take(self, case: Case, device: torch.device, run: Contender) -> None:
         """Measure one solve."""
@@ -200,20 +243,27 @@ class Found:
         meter, z0 = Meter(c, d, clock_for(device)), torch.zeros_like(c)
 
         def solve_once() -> None:
-            self.depth = run(meter, z0)
+            self.ran = run(meter, z0)
 
         wall = wall_seconds(device, solve_once)
         settle(device)
-        self.walls.append(wall / len(meter.called))
-        self.steps.append(meter.step_seconds(case.steps))
+        self.walls.append(wall / (len(meter.called) or case.steps))
+        if self.ran.seconds is None:
+            self.steps.append(meter.step_seconds(case.steps))
+        else:
+            self.wholes.append(self.ran.seconds)
 
-    def row(self, case: Case, method: Anderson | None, bandwidth: float) -> Row:
+    def row(self, case: Case, name: str, bandwidth: float) -> Row:
         """Medians and quartiles; ours also against a copy of the bytes that a lean step moves."""
-        row: Row = {"rounds": len(self.steps), **spread("step_seconds", self.steps),
-                    **spread("evaluation_wall_seconds", self.walls)}  # fmt: skip
-        if method is None:
+        row: Row = {"rounds": len(self.walls), **spread("evaluation_wall_seconds", self.walls)}
+        if self.wholes:
+            return row | spread("evaluation_seconds", self.wholes) | {"depth": self.ran.depth}
+        row |= spread("step_seconds", self.steps)
+        if name == PEER:
             return row | {"version": importlib.metadata.version(PEER)}
-        work = mixing_work(method, case.batch, case.n, FLOAT, self.depth, fused=True)
+        row |= {"depth": self.ran.depth}
+        if OURS[name].history != "state":
+            return row  # `mixing_work` counts words of the state
+        work = mixing_work(OURS[name], case.batch, case.n, FLOAT, self.ran.depth, fused=True)
         fraction = (work.bytes or 0) / row["step_seconds"] / bandwidth
-        return row | {"depth": self.depth, "bytes_moved": work.bytes,
-                      "fraction_of_copy_bandwidth": fraction}  # fmt: skip
+        return row | {"bytes_moved": work.bytes, "fraction_of_copy_bandwidth": fraction}
