@@ -88,7 +88,7 @@ def solve(
     Raises KnobError before any evaluation for a misspelled or impossible knob or a start that is
     not finite floating-point numbers; ValueError at the first evaluation if f changes shape, dtype
     or device. An exception of f itself passes through with the partial result as its
-    `partial_result`.
+    `partial_result`, unless the device failed and gives none.
     """
     if not isinstance(method, MethodSpec):
         raise KnobError(

@@ -1,4 +1,4 @@
-"""CPU against GPU over batch sizes: measured in a process of its own, or shown from recordings.
+"""CPU against GPU over batch sizes, measured in a process of its own.
 
     python -m lab.devices     the child: reads a request as JSON, writes one timing a line
 
@@ -21,41 +21,20 @@ from typing import Any
 
 import torch
 
-from andersonn_core import PROBLEMS, SolveSpec
-from andersonn_core.record.file import AlteredError, read
+from andersonn_core import SolveSpec
+from andersonn_core.faults import is_device_failure
 from andersonn_core.record.timings import Timing, plan, timings
 
 CHILD_SECONDS = 60.0  # then the child is killed
-CHECKOUT = Path(__file__).resolve().parents[1] / "assets" / "recordings"
-INSTALLED = Path(__file__).resolve().parent / "recordings"
+DEVICE_FAILED = 70  # the exit code of a child whose GPU failed
 
-NO_GPU_AND_NO_RECORDING = (
-    "No GPU on this machine and no recorded GPU run yet: make gpu-record on one adds it."
-)
 OCCUPIED = "Another visitor's timing is under way: try again in a few seconds."
 TOO_LONG = f"The timing was stopped after {CHILD_SECONDS:.0f} s; what was measured stands."
 BROKEN = "The timing stopped before its end; the run itself is not affected."
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Timings of a machine that most visitors don't have."""
-
-    device: str
-    date: str
-    versions: dict[str, str]
-    runs: dict[str, tuple[Timing, ...]]  # by problem
-
-    @property
-    def gpu(self) -> bool:
-        """Whether it holds any timing on a GPU."""
-        return any(row.gpu for rows in self.runs.values() for row in rows)
-
-    @property
-    def label(self) -> str:
-        """Whose numbers these are, e.g. "recorded on NVIDIA H200, 2026-11-21, torch 2.13.0"."""
-        versions = ", ".join(f"{name} {self.versions[name]}" for name in sorted(self.versions))
-        return f"recorded on {self.device}, {self.date}, {versions}"
+FAILED = (
+    "The GPU failed while it was timed; what was measured stands, and runs on the CPU go on. "
+    "If it fails again, restart the lab, or the machine."
+)
 
 
 @dataclass(frozen=True)
@@ -67,59 +46,6 @@ class TimingNews:
     sentence: str = ""
 
 
-# -- recordings ---------------------------------------------------------------------------------
-
-
-def recordings(folder: Path | None = None) -> list[Recording]:
-    """The recorded runs that are there and whole, the newest first."""
-    return _look(folder)[0]
-
-
-def _look(folder: Path | None) -> tuple[list[Recording], list[str]]:
-    """Recordings, the newest first, and the names of those whose numbers were altered."""
-    where = folder or (CHECKOUT if CHECKOUT.is_dir() else INSTALLED)
-    found, altered = [], []
-    for path in sorted(where.glob("*.json")):
-        try:
-            found.append(_recording(path))
-        except AlteredError:
-            altered.append(path.name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # any other file: it spoils nothing
-    return sorted(found, key=lambda recording: recording.date, reverse=True), altered
-
-
-def _recording(path: Path) -> Recording:
-    content = read(path)
-    runs = {
-        name: tuple(Timing(**row) for row in run["rows"]) for name, run in content["runs"].items()
-    }
-    return Recording(content["device"], content["date"], content["versions"], runs)
-
-
-def recorded(problem: str, folder: Path | None = None) -> tuple[list[tuple[str, Timing]], str]:
-    """(label, GPU timing) of a problem from all recordings, and the honest line, if one is due.
-
-    That is where there are no such timings, and where a recording was refused.
-    """
-    found, altered = _look(folder)
-    rows = [
-        (recording.label, row)
-        for recording in found
-        for row in recording.runs.get(problem, ())
-        if row.gpu
-    ]
-    words = [f"The recording {name} was refused: its numbers were altered." for name in altered]
-    if not rows and any(recording.gpu for recording in found):
-        label = PROBLEMS[problem].label if problem in PROBLEMS else problem
-        words.insert(
-            0, f"No GPU on this machine, and the recorded GPU runs do not include {label}."
-        )
-    elif not rows:
-        words.insert(0, NO_GPU_AND_NO_RECORDING)
-    return rows, " ".join(words)
-
-
 # -- the child and its owner --------------------------------------------------------------------
 
 
@@ -128,14 +54,29 @@ def _kill_late(child: subprocess.Popen[str], late: threading.Event) -> None:
     child.kill()
 
 
-def serve_request() -> None:
+def serve_request() -> int:
     """The child: solves named on standard input -> one JSON line per timing on standard output."""
     with contextlib.suppress(OSError):
         os.nice(10)  # visitors first
     torch.set_num_threads(1)
     specs = [SolveSpec.from_dict(each) for each in json.load(sys.stdin)]
-    for timing in timings([spec for each in specs for spec in plan(each)]):
-        print(json.dumps(asdict(timing)), flush=True)
+    failed: set[str] = set()
+    for spec in (each for one in specs for each in plan(one)):
+        if spec.problem.device not in failed:
+            failed |= time_one(spec)
+    return DEVICE_FAILED if failed else 0
+
+
+def time_one(spec: SolveSpec) -> set[str]:
+    """Print the timing of a solve; the device that failed in it, if one did: others go on."""
+    try:
+        for timing in timings([spec]):
+            print(json.dumps(asdict(timing)), flush=True)
+    except RuntimeError as error:
+        if not is_device_failure(error):
+            raise
+        return {spec.problem.device}
+    return set()
 
 
 _ONE = threading.Lock()  # one child at a time, whoever asks
@@ -196,7 +137,8 @@ class DeviceTimings:
             code = child.wait()
             timer.cancel()
             self._child = None
-        words = TOO_LONG if late.is_set() else BROKEN if code else ""
+        ends = {0: "", DEVICE_FAILED: FAILED}
+        words = TOO_LONG if late.is_set() else ends.get(code, BROKEN)
         self._say(number, TimingNews(tuple(rows), done=True, sentence=words))
 
     def _rows(self, child: subprocess.Popen[str], request: str, number: int) -> list[Timing]:
@@ -222,4 +164,4 @@ class DeviceTimings:
 
 
 if __name__ == "__main__":
-    serve_request()
+    sys.exit(serve_request())

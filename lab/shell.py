@@ -34,6 +34,7 @@ KNOWN = (
     "theme",
     "page",
     "quantity",
+    "recorded",
     link.RUN,
     link.CHOSEN,
 )  # query parameters that belong to the shell
@@ -74,8 +75,11 @@ class Shell:
         self._quantity, view_notes = choice_from_query(
             self._query(), "quantity", [*QUANTITIES], SPEEDUP
         )
+        self._recorded, recorded_notes = choice_from_query(
+            self._query(), "recorded", ["off", "on"], "off"
+        )
         self._setup, self._run, train_notes = link.from_query(self._query())
-        self.notes += pin_notes + page_notes + view_notes + train_notes
+        self.notes += pin_notes + page_notes + view_notes + recorded_notes + train_notes
         self.schedule, self._present = Gate(document), presence(document)
         self.colors = palette(pn.config.theme == "dark")
         self.rail = Rail(self.controls, self.schedule)
@@ -144,6 +148,8 @@ class Shell:
 
     def _begin_convergence(self, view: Convergence) -> None:
         view.pins_changed, view.settled_after = self._sync, 0
+        view.curves.beside.value = self._recorded == "on"
+        view.curves.beside.param.watch(lambda _: self._sync(), "value")
         view.show()  # what is known already is in the first picture
         view.submit_pins(self._pins)
         view.settled_after = SETTLED
@@ -185,6 +191,9 @@ class Shell:
         own = {"theme": "dark"} if self.page.dark_theme else {}
         if self.shown != FIRST:
             own["page"] = self.shown
+        convergence = self.views.get("Convergence")
+        if self._recorded == "on" if convergence is None else convergence.curves.beside.value:
+            own["recorded"] = "on"
         crossover = self.views.get("Crossover")
         quantity = self._quantity if crossover is None else crossover.maps.quantity.value
         own |= {"quantity": quantity} if quantity != SPEEDUP else {}

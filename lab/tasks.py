@@ -7,16 +7,19 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from andersonn_core import KnobError, SolveResult, SolveSpec, Step, solve
 from andersonn_core.driver import SolveKnobs
+from andersonn_core.faults import is_device_failure, is_out_of_memory
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
 from lab.cache import Cache
 
 THREADS = 1  # torch threads of a run: small maps are slower with more, and CPU time sees only one
 LONGEST_SENTENCE = 300
+DEVICE_FAILED = (
+    "The GPU failed in the middle of the run ({}). Choose cpu as the device to go on; if the GPU "
+    "fails again, restart the lab, or the machine."
+)
 NO_MEMORY = "The run did not fit into memory: lower the batch size, the problem size or the window."
 PROBLEMS_BUILT: Cache[Problem] = Cache(192 * 2**20)
 
@@ -71,9 +74,11 @@ def map_task(
 
 def sentence(error: BaseException) -> str:
     """What went wrong as one plain sentence: never a traceback."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return NO_MEMORY
     text = next(iter(str(error).strip().splitlines()), "")[:LONGEST_SENTENCE]
+    if is_out_of_memory(error):
+        return NO_MEMORY
+    if is_device_failure(error):
+        return DEVICE_FAILED.format(text)
     if isinstance(error, KnobError):
         return text
     return f"The map raised {type(error).__name__}{': ' if text else ''}{text}".rstrip(".") + "."

@@ -32,6 +32,7 @@ class Palette:
     muted: str
     rule: str
     strokes: dict[str, Stroke]
+    gpu: dict[str, Stroke]  # what was recorded on a GPU, by "gpu" and the method
     good: str
     warn: str
     bad: str
@@ -40,8 +41,9 @@ class Palette:
 
     def of(self, role: str) -> Stroke:
         """How a method is drawn, or what has one of the palette's own colors: dotted."""
-        if role in self.strokes:
-            return self.strokes[role]
+        known = self.strokes | self.gpu
+        if role in known:
+            return known[role]
         color = str(getattr(self, role))
         return Stroke(color, color, "1 3", "circle", 1.0)
 
@@ -63,6 +65,17 @@ def _strokes(
     return dict.fromkeys(ALSO, third) | {
         "picard": Stroke(picard, inks[0], "6 4", "square", 2.0),
         "anderson": Stroke(anderson, inks[1], "solid", "circle", 2.6),
+    }
+
+
+GPU_GREEN = "#009E73"
+
+
+def _on_gpu(ink: str) -> dict[str, Stroke]:
+    """Green, and a dot in each dash: a method's own dash is still to be seen."""
+    return {
+        "gpu picard": Stroke(GPU_GREEN, ink, "6 4 2 4", "inverted_triangle", 2.0),
+        "gpu anderson": Stroke(GPU_GREEN, ink, "14 4 2 4", "diamond", 2.2),
     }
 
 
@@ -110,17 +123,18 @@ _BALANCE_DARK = (
 LIGHT = Palette(
     dark=False, paper="#ffffff", canvas="#f3f5f8", text="#16202b", muted="#51606f", rule="#dce2e9",
     strokes=_strokes("#6b7b8c", "#0072B2", "#E69F00", ("#51606f", "#0067a3", "#855a00")),
+    gpu=_on_gpu("#00694b"),
     good="#00694b", warn="#855a00", bad="#a93c00", heat=_HEAT_LIGHT,
     balance=_BALANCE_LIGHT,
 )  # fmt: skip
 DARK = Palette(
     dark=True, paper="#17202a", canvas="#0f161d", text="#e8eef4", muted="#a7b5c2", rule="#2c3947",
     strokes=_strokes("#94a5b5", "#56B4E9", "#E69F00", ("#b2c0cd", "#7cc5f0", "#f0b743")),
+    gpu=_on_gpu("#4fd0a5"),
     good="#4fd0a5", warn="#f0b743", bad="#ff9466", heat=_HEAT_DARK,
     balance=_BALANCE_DARK,
 )  # fmt: skip
 
-GPU_GREEN = "#009E73"
 LABELS = {
     "picard": "forward iteration", "anderson": "Anderson", "restart": "full restart",
     "auto": "Auto",

@@ -117,6 +117,7 @@ class LabServer:
 
     process: subprocess.Popen
     log_file: Path
+    recordings: Path  # where it looks for recordings: none, if no test puts one there
     url: str = ""
     read_up_to: int = 0
 
@@ -147,14 +148,19 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     """Start the dashboard as `make lab` does, on a free port; `.url` is its address."""
     folder = tmp_path_factory.mktemp("lab")
     log_file = folder / "server.log"
-    environment = os.environ | {"ANDERSON_LAB_TRAININGS": str(folder / "trainings")}
+    recordings = folder / "recordings"
+    recordings.mkdir()
+    environment = os.environ | {
+        "ANDERSON_LAB_TRAININGS": str(folder / "trainings"),
+        "ANDERSON_LAB_RECORDINGS": str(recordings),
+    }
     command = [sys.executable, "-m", "panel", "serve", "lab/app.py"]
     command += ["--address", "127.0.0.1", "--port", "0"]
     with log_file.open("w") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
-    server = LabServer(process, log_file)
+    server = LabServer(process, log_file, recordings)
     try:
         server.wait_until_it_serves()
         yield server

@@ -19,8 +19,8 @@ CORE = ROOT / "andersonn_core"
 # A module may import those above it or to its left. A new module takes its place here and in the
 # README's map of the repository.
 ORDER = """
-    arrays compiling specs results runcard words student layout memory sharding least_squares timing
-    cost_model machine work cells data models weights
+    arrays compiling faults specs results runcard words student layout memory sharding least_squares
+    timing cost_model machine work cells data models weights
     kernels methods problems
     referee recorder outcome driver device solve
     staircase comparable paired crossover prediction curves polynomial roofline deq optimizers

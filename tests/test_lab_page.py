@@ -503,12 +503,27 @@ def test_words_have_at_most_three_significant_digits():
 
 
 def test_labels_at_line_ends_stand_apart_whatever_the_heights_of_the_ends():
-    places, heights = [100.0, 105.0, 110.0, 400.0], [50.0, 50.0, 70.0, 52.0]
-    shifts = curves._stacked(places, heights, 500.0)
+    spans = [(0.1, 0.3), (0.12, 0.32), (0.14, 0.5), (0.8, 0.9)]
+    heights = [50.0, 50.0, 70.0, 52.0]
+    shifts = curves.stacked(spans, heights)
     tops = [height - shift for height, shift in zip(heights, shifts, strict=True)]
     assert shifts[3] == curves.BELOW  # far from all others
     near = sorted(tops[:3])
     assert min(b - a for a, b in zip(near, near[1:], strict=False)) >= curves.APART
+
+
+def test_a_label_is_centered_as_far_as_it_stays_in_the_plot():
+    short, long = "forward 81", "GPU, recorded: forward 89"
+    assert [curves._aligned(place, short) for place in (0.05, 0.2, 0.5, 0.8, 0.95)] == [
+        "left", "center", "center", "center", "right",
+    ]  # fmt: skip
+    assert [curves._aligned(place, long) for place in (0.05, 0.2, 0.5, 0.8)] == [
+        "left", "left", "center", "right",
+    ]  # fmt: skip
+    for text in (short, long):
+        for place in (0.0, 0.3, 0.7, 1.0):
+            left, right = curves._span(place, text, curves._aligned(place, text))
+            assert left <= place <= right
 
 
 def test_window_and_mixing_may_be_chosen_by_the_solver():

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from andersonn_core import Anderson, Picard, TrainSpec, solve
+from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec, TrainSpec, solve
 from andersonn_core.compiling import UNCOMPILED
+from andersonn_core.curves import residual_bands
 from andersonn_core.data import load_digits
 from andersonn_core.device import graph
 from andersonn_core.kernels.torch_rows import TorchRows
@@ -26,7 +27,7 @@ from andersonn_core.record.steps import Case, Found, Meter, ours
 from andersonn_core.record.timings import Timing
 from andersonn_core.training.inference import forward_passes
 from andersonn_core.weights import load_digits_network
-from lab.devices import recorded, recordings
+from lab.recordings import NO_GPU_AND_NO_RECORDING, look
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -70,15 +71,52 @@ def test_it_runs_without_the_optional_libraries_and_says_so(made):
 
 
 def test_the_dashboard_reads_its_timings_and_shows_no_cpu_as_a_gpu(made):
-    (recording,) = recordings(made[0].parent)
-    content = read(made[0])
+    found, content = look(made[0].parent), read(made[0])
+    (recording,) = found.recordings
     kept = [Timing(**row) for row in content["runs"]["tanh"]["rows"]]
     assert list(recording.runs["tanh"]) == kept and not recording.gpu
     assert [(row.method, row.batch_size) for row in kept] == [
         ("picard", 1), ("anderson", 1), ("picard", 4), ("anderson", 4),
     ]  # fmt: skip
     assert 2 in [row["window"] for row in content["sections"]["timing"]["rows"]]
-    assert recorded("tanh", made[0].parent)[0] == []
+    assert recording.gpu_timings("tanh") == recording.gpu_curves("tanh") == []
+    assert recording.crossovers_of("digits_deq") == []
+    assert found.missing("tanh") == NO_GPU_AND_NO_RECORDING
+
+
+@pytest.fixture
+def without_numba(monkeypatch):
+    """Solves as on the machine that recorded."""
+    for module in ("driver", "kernels.rows"):
+        monkeypatch.setattr(f"andersonn_core.{module}.has_numba", lambda: False)
+
+
+def test_a_recorded_curve_is_the_median_of_the_solve_that_anybody_can_repeat(made, without_numba):
+    rows = read(made[0])["sections"]["curves"]["rows"]
+    assert [(row["problem"], row["method"]) for row in rows] == [
+        ("tanh", "picard"), ("tanh", "anderson"),
+    ]  # fmt: skip
+    for row, method in zip(rows, (Picard(), Anderson()), strict=True):
+        spec = SolveSpec(problem=PROBLEMS["tanh"](), method=method)
+        assert (row["batch_size"], row["rtol"]) == (spec.problem.batch_size, spec.rtol)
+        result = spec.run()
+        assert row["evals"] == len(row["seconds_at"]) == result.num_evals
+        assert row["residual_at"] == residual_bands(result)["median"].tolist()
+        assert row["status"] == f"{spec.problem.batch_size} CONVERGED"
+        assert row["seconds_at"] == sorted(row["seconds_at"]) and row["seconds_at"][0] > 0
+        assert row["seconds_at"][-1] <= row["solve_seconds"]
+
+
+def test_a_recorded_crossover_tells_when_each_method_had_its_answer(made):
+    rows = read(made[0])["sections"]["crossover"]["rows"]
+    assert [row["batch_size"] for row in rows] == [1, 16]
+    for row in rows:
+        for name in ("forward", "anderson"):
+            wall = [row[f"{name}_wall_seconds{end}"] for end in ("_low", "", "_high")]
+            assert wall == sorted(wall) and wall[0] > 0
+            assert row[f"{name}_converged"] == row["batch_size"]
+        low, high = row["speedup_interval"]
+        assert low <= row["speedup"] <= high and row["anderson_evals"] < row["forward_evals"]
 
 
 def test_the_device_and_the_cpu_agree(made):
@@ -105,8 +143,9 @@ def test_an_altered_number_is_refused_and_named(made, tmp_path, number):
     (tmp_path / "faster.json").write_text(json.dumps(content))
     with pytest.raises(AlteredError):
         read(tmp_path / "faster.json")
-    assert recordings(tmp_path) == []
-    assert "The recording faster.json was refused" in recorded("tanh", tmp_path)[1]
+    found = look(tmp_path)
+    assert found.recordings == []
+    assert found.refusals == "The recording faster.json was refused: its numbers were altered."
 
 
 def test_another_order_of_the_same_content_is_the_same_recording(made, tmp_path):
@@ -274,15 +313,14 @@ def test_forward_passes_count_what_both_methods_took():
     assert sum(passes["anderson"].evals) < sum(passes["picard"].evals)
 
 
-def test_without_numba_a_solve_is_the_same_and_says_so(monkeypatch):
+def test_without_numba_a_solve_is_the_same_and_says_so(request):
     start, slopes = torch.zeros(3, 40, dtype=torch.float64), torch.linspace(-0.9, 0.99, 40)
 
     def run():
         return solve(lambda z: 1 + slopes * z, start, Anderson(), rtol=1e-9)
 
     compiled = run()
-    for module in ("driver", "kernels.rows"):
-        monkeypatch.setattr(f"andersonn_core.{module}.has_numba", lambda: False)
+    request.getfixturevalue("without_numba")
     plain = run()
     assert type(Anderson().init(start).rows) is TorchRows
     assert UNCOMPILED in plain.notes and UNCOMPILED not in compiled.notes

@@ -10,11 +10,15 @@ from typing import Any
 
 from andersonn_core.words import jsonable
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class AlteredError(ValueError):
     """The content of a recording is not what its digest says."""
+
+
+class SchemaError(ValueError):
+    """A recording of a format that this version does not read."""
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -40,12 +44,15 @@ def write(content: Mapping[str, Any], folder: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The content of a recording.
 
-    Raises AlteredError where its digest is another's, ValueError for any file that is no recording
-    of this schema, OSError for one that cannot be read.
+    Raises AlteredError where its digest is another's, SchemaError for a recording of another
+    schema, ValueError for any file that is no recording, OSError for one that cannot be read.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ValueError(f"{path.name} is not a recording of schema {SCHEMA}.")
-    if content.get("sha256") != digest(content):
+    if not isinstance(content, dict) or not {"schema", "sha256"} <= content.keys():
+        raise ValueError(f"{path.name} is not a recording.")
+    if content["sha256"] != digest(content):
         raise AlteredError(f"{path.name}: its content is not what its digest says.")
+    if content["schema"] != SCHEMA:
+        schema = content["schema"]
+        raise SchemaError(f"{path.name} has the schema {schema!r}; this version reads {SCHEMA}.")
     return content

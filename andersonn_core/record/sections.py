@@ -13,6 +13,7 @@ import torch
 from andersonn_core.record.budget import Budget, Share
 from andersonn_core.record.correctness import correctness
 from andersonn_core.record.crossing import crossing
+from andersonn_core.record.curves import curves
 from andersonn_core.record.digits import digits
 from andersonn_core.record.environment import environment, notes
 from andersonn_core.record.file import SCHEMA
@@ -28,9 +29,10 @@ Tell: TypeAlias = Callable[[str], None]
 SECTIONS: dict[str, tuple[Section, float]] = {
     "correctness": (correctness, 0.12),
     "steps": (steps, 0.36),
-    "timing": (timed_problems, 0.60),
-    "digits": (digits, 0.80),
-    "crossover": (crossing, 0.92),
+    "timing": (timed_problems, 0.57),
+    "digits": (digits, 0.75),
+    "crossover": (crossing, 0.86),
+    "curves": (curves, 0.95),
 }
 
 
@@ -82,12 +84,16 @@ def run_section(
 
 
 def words_of(row: Row) -> str:
-    """A row on one line, without what is the same in most rows."""
-    shown = {key: value for key, value in row.items() if key not in HIDDEN and value is not None}
+    """A row on one line, without what is the same in most rows and without lists."""
+    shown = {
+        key: value
+        for key, value in row.items()
+        if key not in HIDDEN and value is not None and not isinstance(value, list)
+    }
     return " ".join(f"{key}={_short(value)}" for key, value in shown.items())
 
 
-HIDDEN = {"device", "clock", "sentence", "notes", "seconds_interval", "n"}
+HIDDEN = {"device", "clock", "sentence", "notes", "n"}
 
 
 def _short(value: Any) -> str:

@@ -6,13 +6,11 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+from andersonn_core.faults import first_line
 
 if TYPE_CHECKING:
     from andersonn_core.training.result import TrainResult
     from andersonn_core.training.spec import TrainSpec
-
-ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words
 
 
 class TrainingError(RuntimeError):
@@ -40,13 +38,6 @@ class NotFiniteError(ArithmeticError):
         self.what = what  # "the loss", "the gradient"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a failure was one of memory: torch raises a plain RuntimeError on CPUs."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION)
-
-
 def out_of_memory(spec: TrainSpec, kept: str) -> str:
     """What to do about too little memory."""
     window = getattr(spec.method, "window", None)
@@ -55,6 +46,15 @@ def out_of_memory(spec: TrainSpec, kept: str) -> str:
     return (
         f"The memory of {spec.device} is not enough for batches of {spec.batch_size}{history}: "
         f"{remedy}. {kept}"
+    )
+
+
+def device_failed(error: BaseException, spec: TrainSpec, step: int, kept: str) -> str:
+    """What to do about a GPU that failed."""
+    return (
+        f"The device {spec.device} failed at step {step} ({first_line(error)}). Start a new "
+        "process, which may find it well again, and run with resume=True there, or with "
+        f'device="cpu". {kept}'
     )
 
 

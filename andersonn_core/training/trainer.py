@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from andersonn_core.curves import residual_bands
 from andersonn_core.data import ImageSet
+from andersonn_core.faults import is_device_failure, is_out_of_memory, unless_the_device_failed
 from andersonn_core.models import Equilibrium, Network
 from andersonn_core.runcard import RunCard, device_name
 from andersonn_core.specs import KnobError
@@ -33,7 +34,7 @@ from andersonn_core.training.failures import (
     CheckpointError,
     NotFiniteError,
     TrainingError,
-    is_out_of_memory,
+    device_failed,
     not_finite,
     out_of_memory,
 )
@@ -58,7 +59,7 @@ class Trainer:
 
     Raises KnobError for impossible knobs, DataError for data that are missing or damaged,
     CheckpointError for a folder that cannot be used and TrainingError for a training that cannot go
-    on: NaN, memory. The errors say what to do and hold a `partial_result`.
+    on: NaN, memory, a GPU that failed. The errors say what to do and hold a `partial_result`.
     """
 
     def __init__(
@@ -123,9 +124,15 @@ class Trainer:
         except KnobError as error:  # a solve that would not fit into the memory
             self._fail(TrainingError(f"{error} {self._kept}"), error)
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            self._fail(TrainingError(out_of_memory(self.at.spec, self._kept)), error)
+            self._fail(TrainingError(self._remedy(error)), error)
+
+    def _remedy(self, error: Exception) -> str:
+        """What to do about a failure; one that nobody foresaw is raised."""
+        if is_out_of_memory(error):
+            return out_of_memory(self.at.spec, self._kept)
+        if is_device_failure(error):
+            return device_failed(error, self.at.spec, self.at.step + 1, self._kept)
+        raise error
 
     def result(self) -> TrainResult:
         """What there is so far."""
@@ -283,7 +290,8 @@ class Trainer:
     def _fail(self, error: TrainingError, cause: BaseException | None) -> NoReturn:
         self.at.reason, self.at.sentence = "failed", str(error)
         self._tell_end("failed", str(error))
-        error.partial_result = self.result()
+        with unless_the_device_failed():
+            error.partial_result = self.result()
         raise error from cause
 
     def _tell_end(self, reason: Reason, sentence: str) -> None:

@@ -74,7 +74,7 @@ class DeviceBars:
         self.y, self.x = FactorRange(factors=[], range_padding=0.02), Range1d(1e-5, 1.0)
         self.figure = bare_figure(
             y_range=self.y, x_range=self.x, x_axis_type="log", height=190,
-            x_axis_label="one evaluation with mixing (log scale)",
+            x_axis_label="one evaluation (log scale)",
         )  # fmt: skip
         self.figure.ygrid.visible = False
         self.figure.xaxis.ticker = LogTicker(num_minor_ticks=0, desired_num_ticks=4)

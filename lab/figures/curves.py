@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from bokeh.models import Range1d
 
@@ -18,6 +19,7 @@ from lab.figures.curve_plot import (
     Line,
     Marker,
 )
+from lab.figures.recorded import Recorded
 from lab.theme import LABELS, Palette
 from lab.traces import Trace, marked
 
@@ -29,9 +31,19 @@ HIGHEST = 2  # decades above 1: a relative residual has poles where f(z) passes 
 LABEL_SHARE = 0.07  # of the decades with curves: as high as a line of words
 FAR = 1e9  # beyond all axes
 FRAME = 240.0  # pixels from the lowest to the highest residual, about
-BELOW, APART, NEAR = 7.0, 16.0, 0.36  # labels at line ends: pixels, pixels, part of the width
+BELOW, APART = 7.0, 16.0  # labels at line ends: pixels
+LETTER, WIDE_LETTER = 0.017, 0.022  # of a label: parts of a usual plot's width, a narrow one's
 
 Point = tuple[float, float, str]  # x, residual, words
+
+
+class End(NamedTuple):
+    """Where a median line ends, with its words there."""
+
+    role: str
+    text: str
+    x: float
+    y: float
 
 
 class CurvePair:
@@ -51,6 +63,7 @@ class CurvePair:
         self.crossing: Mapping[str, Point | None] = {}
         self.cursor: dict[str, float | None] = {}
         self.pins: Mapping[str, tuple[Sequence[Line], Sequence[Label]]] = {}
+        self.recorded: Sequence[Recorded] = ()
         self.set_tolerance(tolerance)
 
     # -- what stands ------------------------------------------------------------------------------
@@ -111,6 +124,10 @@ class CurvePair:
         """Pinned runs as thin lines with their numbers, for each axis."""
         self.pins = pins
 
+    def set_recorded(self, recorded: Sequence[Recorded]) -> None:
+        """Recorded lines beside the live ones, down to the tolerance of these."""
+        self.recorded = recorded
+
     def crop(self, room: float) -> None:
         """Let both x axes end soon after the median lines."""
         for axis, x in self.x.items():
@@ -118,9 +135,10 @@ class CurvePair:
                 self.curves[name].columns[axis][count - 1] for name, count in self.ends.items()
             )
 
-    def set_clock(self, clock: str) -> None:
-        """Say by which clock the seconds were taken."""
-        self.figures["seconds"].xaxis.axis_label = TITLES["seconds"].format(clock=clock)
+    def set_clock(self, clock: str, recorded: str = "") -> None:
+        """Say by which clock the seconds were taken, and which one recorded lines are by."""
+        titles = {True: f"time: {clock}; green: {recorded}", False: TITLES["seconds"]}
+        self.figures["seconds"].xaxis.axis_label = titles[bool(recorded)].format(clock=clock)
 
     def show_cursor(self, evaluation: float | None, seconds: float | None) -> None:
         """The line that scrubbing moves; None takes it away."""
@@ -138,7 +156,8 @@ class CurvePair:
         """Fit both x axes to the curves; only called when runs have ended."""
         for axis, x in self.x.items():
             now = float(x.end)
-            end = max((self._last(name, axis) for name in traces), default=0.0)
+            lasts = [each.points(axis, self._floor)[0][-1] for each in self.recorded]
+            end = max([*lasts, *(self._last(name, axis) for name in traces)], default=0.0)
             if end > 0 and (end * ROOM > now * 1.02 or (end * ROOM < 0.7 * now and not grow_only)):
                 x.end = end * ROOM
         self._fit_decades(max((trace.largest for trace in traces.values()), default=1.0))
@@ -152,7 +171,8 @@ class CurvePair:
         low = math.log10(self._floor)
         high = min(math.ceil(math.log10(largest) - 1e-9), HIGHEST)
         line = LABEL_SHARE * (high - low)
-        self.y.start = 10.0 ** (low - line * (1 + max(2, len(self.curves))))
+        lines = len(self.curves) + len(self.recorded)
+        self.y.start = 10.0 ** (low - line * (1 + max(2, lines)))
         self.y.end = 10.0 ** (high + 2 * line)
 
     # -- drawing ----------------------------------------------------------------------------------
@@ -172,7 +192,7 @@ class CurvePair:
             lines, numbers = self.pins.get(axis, ((), ()))
             plot.draw_rest(
                 shown,
-                [*lines, *self._straight_lines(axis)],
+                [*lines, *self._recorded_lines(axis), *self._straight_lines(axis)],
                 self._markers(axis, shown),
                 [*numbers, *self._end_labels(axis), *self._other_labels(axis)],
             )
@@ -192,8 +212,15 @@ class CurvePair:
             expected = len(x) if name in self.finished else self.expected
             at = marked(self.ends.get(name, 0), expected)
             markers += [Marker(x[k - 1], y[k - 1], name) for k in at]
+        for each in self.recorded:
+            markers += each.markers(axis, self._floor)
         point = self.crossing.get(axis)
         return [*markers, Marker(*point[:2], "text", 11.0, 2.0)] if point else markers
+
+    def _recorded_lines(self, axis: str) -> list[Line]:
+        return [
+            each.line(axis, self._floor, self.colors.of(each.role).width) for each in self.recorded
+        ]
 
     def _straight_lines(self, axis: str) -> list[Line]:
         """The tolerance, the scrubber's place and the plumb line from the crossover."""
@@ -207,33 +234,41 @@ class CurvePair:
         return lines
 
     def _end_labels(self, axis: str) -> list[Label]:
-        """Each method's name and count at the end of its line, apart from one another."""
-        width, ends = float(self.x[axis].end), []
-        for name, count in self.ends.items():
-            if name not in self.lasting:
-                continue
-            columns = self.curves[name].columns
-            ends.append((name, columns[axis][count - 1], columns["median"][count - 1]))
+        """Each line's name and count at its end, apart from one another."""
+        width, ends = float(self.x[axis].end), self._ends(axis)
         decade = FRAME / math.log10(float(self.y.end) / float(self.y.start))  # pixels
-        heights = [decade * math.log10(max(y, 1e-300)) for *_, y in ends]
-        shifts = _stacked([x for _, x, _ in ends], heights, width)
+        heights = [decade * math.log10(max(end.y, 1e-300)) for end in ends]
+        sides = [_aligned(end.x / width, end.text) for end in ends]
+        spans = [
+            _span(end.x / width, end.text, side) for end, side in zip(ends, sides, strict=True)
+        ]
+        shifts = stacked(spans, heights)
         return [
             Label(
-                x,
-                max(y, self._floor),
-                self._end_text(axis, name, x),
-                name,
-                align=_aligned(x / width),
+                end.x,
+                max(end.y, self._floor),
+                end.text,
+                end.role,
+                align=side,
                 down=down,
                 size="13px",
                 style="bold",
             )  # fmt: skip
-            for (name, x, y), down in zip(ends, shifts, strict=True)
+            for end, side, down in zip(ends, sides, shifts, strict=True)
         ]
 
-    def _end_text(self, axis: str, name: str, x: float) -> str:
-        short = {"picard": "forward"}.get(name, LABELS[name])
-        return f"{short} {seconds_text(x) if axis == 'seconds' else self.ends[name]}"
+    def _ends(self, axis: str) -> list[End]:
+        """Of live lines and of recorded ones."""
+        ends = []
+        for name, count in self.ends.items():
+            if name in self.lasting:
+                columns = self.curves[name].columns
+                short = {"picard": "forward"}.get(name, LABELS[name])
+                x, y = columns[axis][:count], columns["median"][:count]
+                ends.append(_end(name, short, axis, x, y))
+        for each in self.recorded:
+            ends.append(_end(each.role, each.name, axis, *each.points(axis, self._floor)))
+        return ends
 
     def _other_labels(self, axis: str) -> list[Label]:
         """The tolerance at its line's right end, the crossover's words above all curves."""
@@ -258,22 +293,41 @@ class CurvePair:
         return labels
 
 
-def _stacked(x: Sequence[float], heights: Sequence[float], width: float) -> list[float]:
+def _end(role: str, name: str, axis: str, x: Sequence[float], y: Sequence[float]) -> End:
+    """The end of a line down to there, with its count, or with its time."""
+    told = seconds_text(x[-1]) if axis == "seconds" else str(len(x))
+    return End(role, f"{name} {told}", x[-1], y[-1])
+
+
+def stacked(
+    spans: Sequence[tuple[float, float]], heights: Sequence[float], below: float = BELOW
+) -> list[float]:
     """Pixels below its line's end at which each label is written, so that none covers another.
 
-    `heights`: of the ends, in pixels. From the highest down, each gives way to those placed.
+    `spans`: from where to where each label reaches, as parts of the width; `heights`: of the ends,
+    in pixels. From the highest down, each gives way to those placed.
     """
-    shifts = [BELOW] * len(x)
+    shifts = [below] * len(spans)
     placed: list[int] = []
-    for index in sorted(range(len(x)), key=lambda index: -heights[index]):
+    for index in sorted(range(len(spans)), key=lambda index: -heights[index]):
+        left, right = spans[index]
         for other in placed:
             gap = heights[other] - shifts[other] - heights[index] + shifts[index]
-            if abs(x[index] - x[other]) < NEAR * width and abs(gap) < APART:
+            beside = spans[other][1] <= left or spans[other][0] >= right
+            if not beside and abs(gap) < APART:
                 shifts[index] += APART - gap
         placed.append(index)
     return shifts
 
 
-def _aligned(place: float) -> str:
-    """Labels are centered below the end of their line, except at the edges."""
-    return "left" if place < 0.1 else "right" if place > 0.9 else "center"
+def _aligned(place: float, text: str) -> str:
+    """Labels are centered below the end of their line, except where they would leave the plot."""
+    half = LETTER * len(text) / 2
+    return "left" if place < half else "right" if place > 1 - half else "center"
+
+
+def _span(place: float, text: str, align: str) -> tuple[float, float]:
+    """From where to where a label reaches, in a narrow plot."""
+    size = WIDE_LETTER * len(text)
+    left = {"left": place, "center": place - size / 2, "right": place - size}[align]
+    return left, left + size

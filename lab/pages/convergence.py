@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import panel as pn
 from panel.io.document import unlocked
 
 from andersonn_core import SolveResult, SolveSpec
+from andersonn_core.faults import is_device_failure
 from lab.code import as_python
 from lab.controls import Controls
 from lab.later import call_later
@@ -27,6 +28,7 @@ from lab.pages.shelf import Shelf
 from lab.pages.strip import SampleMap, TimeSplit
 from lab.pins import Pin, Pins
 from lab.runner import Runner, Update
+from lab.tasks import sentence
 from lab.theme import Palette
 
 Publish = Callable[[list[Update]], None]
@@ -66,7 +68,7 @@ class Convergence(pn.viewable.Viewer):
         self.settled_after = SETTLED
         self.pins = Pins(lambda: schedule(self._list_pins))
         self.answer = Answer(colors, self.start_over)
-        self.curves = Curves(colors, controls.rtol)
+        self.curves = Curves(colors, controls.rtol, schedule)
         self.playback = Playback(self._follow_slider, lambda: self.runner.cancel())
         self.time_split, self.samples = TimeSplit(colors), SampleMap(colors)
         self.devices = Devices(colors, schedule)
@@ -145,7 +147,7 @@ class Convergence(pn.viewable.Viewer):
         if not self.shown:  # what was stopped is run again when it is looked at
             self.live = Live()
             return
-        with together():
+        with together(), self._unless_the_device_failed():
             if updates[0].reset:
                 self._begin(updates[0].kept)
             self.curves.take(self.live, updates)
@@ -155,6 +157,17 @@ class Convergence(pn.viewable.Viewer):
                 self._later(SAID, self._go_on)
             else:
                 self._go_on()
+
+    @contextmanager
+    def _unless_the_device_failed(self) -> Iterator[None]:
+        """Some cards ask the device of the runs: where it has failed since, the page says so."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_device_failure(error):
+                raise
+            self.live.errors["anderson"] = sentence(error)
+            self.answer.show(self.live)
 
     def _publish_pins(self, updates: list[Update]) -> None:
         for update in updates:
@@ -212,6 +225,7 @@ class Convergence(pn.viewable.Viewer):
                 lambda: self.samples.show(live),
                 lambda: self.picture.show(live),
                 lambda: self.devices.show(live, self.spec),
+                lambda: self.curves.offer(self.spec),
                 lambda: self.polynomial.show(live, self.spec),
                 lambda: self._rewind(live),
                 lambda: self.shelf.show(live, self.code()),
@@ -222,7 +236,7 @@ class Convergence(pn.viewable.Viewer):
             """Show one card, and put the next at the end of the document's queue."""
             show = next(cards, None)
             if show is not None and live is self.live and not self._closed:
-                with together():
+                with together(), self._unless_the_device_failed():
                     show()
                 self.schedule(show_next)
 
@@ -251,7 +265,8 @@ class Convergence(pn.viewable.Viewer):
 
     def _scrub_to_slider(self) -> None:
         self._scrubbing = False
-        self.scrub(self.playback.slider.value)
+        with self._unless_the_device_failed():
+            self.scrub(self.playback.slider.value)
 
     def scrub(self, evaluation: int, cursor: bool = True) -> None:
         """Show everything as it was at an evaluation."""

@@ -18,7 +18,9 @@ from lab.pages.convergence import PACE, together
 from lab.pages.crossover_cards import PredictedCard, RooflineCard
 from lab.pages.map_card import Maps
 from lab.pages.rail import Rail
+from lab.pages.recorded_card import RecordedCrossover
 from lab.phase import Plan, Setting
+from lab.recordings import look
 from lab.theme import Palette
 
 Publish = Callable[[News], None]
@@ -39,8 +41,8 @@ class CrossoverAnswer(pn.viewable.Viewer):
             "lab-theory",
         )
 
-    def show(self, maps: Maps) -> None:
-        """Say what is known so far."""
+    def show(self, maps: Maps, refusals: str = "") -> None:
+        """Say what is known so far, and which recordings were refused."""
         plan, here, best = maps.plan, maps.here, maps.best
         assert plan is not None
         spread = maps.spreads.get(plan.here)
@@ -54,7 +56,7 @@ class CrossoverAnswer(pn.viewable.Viewer):
         device = plan.anderson.problem.torch_device
         name = device_name(device) + ("" if device.type == "cuda" else ", 1 thread")
         clock = "CUDA events" if device.type == "cuda" else "thread CPU time"
-        self.status.object = escape(f"Measured here: {name}; {clock}.")
+        self.status.object = escape(f"Measured here: {name}; {clock}. {refusals}".strip())
 
     @staticmethod
     def _write(pane: pn.pane.HTML, sentence: str) -> None:
@@ -93,7 +95,8 @@ class Crossover(pn.viewable.Viewer):
         self.maps = Maps(colors, self._pick, self._submit, self.grid.cancel)
         self.answer = CrossoverAnswer()
         self.predicted, self.roofline = PredictedCard(colors), RooflineCard(colors)
-        self.painted = (self.maps, self.predicted, self.roofline)
+        self.recorded, self._refusals = RecordedCrossover(colors), ""
+        self.painted = (self.maps, self.predicted, self.roofline, self.recorded)
         self._next_start, self._waiting = 0.0, False
         controls.param.watch(lambda _: self._moved(), "revision")
 
@@ -130,6 +133,7 @@ class Crossover(pn.viewable.Viewer):
         with together():
             self.maps.begin(plan)
             self.roofline.plan(plan)
+            self._replay(plan)
             self._explain()
 
     def publish(self, news: News) -> None:
@@ -143,8 +147,14 @@ class Crossover(pn.viewable.Viewer):
 
     def _explain(self) -> None:
         """What follows from the cells that are known."""
-        self.answer.show(self.maps)
+        self.answer.show(self.maps, self._refusals)
         self.predicted.show(self.maps.known(), self.maps.here)
+
+    def _replay(self, plan: Plan) -> None:
+        """Show what was recorded of this problem on a GPU's machine, if anything was."""
+        found, name = look(), plan.anderson.problem.name
+        self._refusals = found.refusals
+        self.recorded.show(*found.newest(lambda each: each.crossovers_of(name)))
 
     def _pick(self, setting: Setting) -> None:
         """A cell was clicked: the sliders go there."""
@@ -165,7 +175,7 @@ class Crossover(pn.viewable.Viewer):
     def parts(self) -> tuple[Any, Any]:
         """The answer, and the cards below it."""
         below = pn.Column(
-            self.maps, grid(self.predicted, self.roofline, name="lab-strip"),
+            self.maps, grid(self.predicted, self.roofline, name="lab-strip"), self.recorded,
             sizing_mode="stretch_width", css_classes=["lab-figures"], margin=0,
             stylesheets=[STYLE],
         )  # fmt: skip

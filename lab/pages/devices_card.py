@@ -10,12 +10,16 @@ import panel_material_ui as pmui
 import torch
 
 from andersonn_core import SolveSpec
-from lab.devices import DeviceTimings, Timing, TimingNews, recorded
+from andersonn_core.record.timings import Timing
+from lab.devices import DeviceTimings, TimingNews
 from lab.figures.bars import DeviceBars
 from lab.live import Live
+from lab.pages.banner import Banner
 from lab.pages.card import Card, Later, bokeh_pane
+from lab.recordings import look
 from lab.theme import Palette
 
+BARS = "Bars: an evaluation of the map and Anderson's step."
 SHOWN_SIZES = (1, 4, 16, 64, 256, 1024)
 
 
@@ -39,7 +43,8 @@ class Devices(Card):
         self.timings = DeviceTimings(self._news, schedule)
         self.spec: SolveSpec | None = None
         self.problem = ""
-        self.box = self.boxed(self.pane, self.button)
+        self.banner = Banner()
+        self.box = self.boxed(self.banner, self.pane, self.button)
         self.measured: tuple[Timing, ...] = ()
 
     def show(self, live: Live, spec: SolveSpec | None) -> None:
@@ -77,12 +82,15 @@ class Devices(Card):
         if rows:
             names = ", ".join(dict.fromkeys(row.device for row in rows))
             words.append(f"Measured now: {names}; {rows[0].clock}.")
+        recording = None
         if not torch.cuda.is_available():
-            known, line = recorded(self.problem)
-            label = known[0][0] if known else ""
-            rows += [row for name, row in known if name == label and row.method == "anderson"]
-            words += [f"GPU {label}."] if known else []
-            words += [line] if line else []
+            found = look()
+            recording, known = found.newest(lambda each: each.gpu_timings(self.problem))
+            rows += [row for row in known if row.method == "anderson"]
+            words += [] if recording else [found.missing(self.problem)]
+            words += found.refused
+        self.banner.tell(recording)
+        words += [BARS] if rows else []
         self.say(" ".join(words))
         self.pane.show(bool(rows))
         self.bars.show(_sorted(rows))

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from andersonn_core.faults import first_line, is_device_failure
 from andersonn_core.specs import KnobError
 from andersonn_core.training import TrainingError
 from lab.pool import Pool, Slot
@@ -32,6 +33,10 @@ RECORD = "race.json"
 
 OVERTIME = f"Stopped after {LONGEST / 60:.0f} minutes of computing, the most that a page grants."
 BUSY = "The lab is busy: too many runs are waiting. Press Start again in a moment."
+DEVICE_FAILED = (
+    "The GPU failed while the networks were looked at ({}). The checkpoints are kept: restart the "
+    "lab, open this link again and go on."
+)
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ class Race:
         except (TrainingError, KnobError) as error:
             self._end("failed", str(error))
         except BaseException as error:  # a page must never wait for what will not come
-            self._end("failed", f"The training ended with {type(error).__name__}: {error}")
+            self._end("failed", unforeseen(error))
             raise
         finally:
             self._save()
@@ -391,3 +396,10 @@ class Race:
         except (TrainingError, KnobError) as error:
             self._end("failed", str(error))
         self.tell()
+
+
+def unforeseen(error: BaseException) -> str:
+    """What ended a training outside of its own steps, which say themselves what ended them."""
+    if is_device_failure(error):
+        return DEVICE_FAILED.format(first_line(error))
+    return f"The training ended with {type(error).__name__}: {error}"
