@@ -125,6 +125,15 @@ def test_the_device_and_the_cpu_agree(made):
         assert row["answer_difference"] == row["early_residual_difference"] == 0.0
 
 
+def test_whole_solves_meet_the_tolerance_at_their_answers(made):
+    rows = {row["contender"]: row for row in read(made[0])["sections"]["solves"]["rows"]}
+    assert set(rows) == {"ours", "ours, captured", "torchdeq"}
+    assert rows["ours"]["worst_residual"] <= rows["ours"]["rtol"] == 1e-4
+    assert rows["ours"]["map_calls"] > 10 and rows["ours"]["seconds"] > 0
+    assert "torchdeq cannot be imported here" in rows["torchdeq"]["absent"]
+    assert "not launched ahead" in rows["ours, captured"]["absent"]
+
+
 def test_a_missing_peer_is_called_absent(made):
     rows = read(made[0])["sections"]["steps"]["rows"]
     absent = {row["contender"]: row for row in rows if "absent" in row}

@@ -18,6 +18,7 @@ from andersonn_core.record.digits import digits
 from andersonn_core.record.environment import environment, notes
 from andersonn_core.record.file import SCHEMA
 from andersonn_core.record.settings import Row, Settings
+from andersonn_core.record.solves import solves
 from andersonn_core.record.steps import steps
 from andersonn_core.record.timings import by_problem, timed_problems
 from andersonn_core.runcard import RunCard, device_name
@@ -27,11 +28,12 @@ Tell: TypeAlias = Callable[[str], None]
 
 # (section, the part of all the time that has passed when it begins its last measurement)
 SECTIONS: dict[str, tuple[Section, float]] = {
-    "correctness": (correctness, 0.12),
-    "steps": (steps, 0.36),
-    "timing": (timed_problems, 0.57),
-    "digits": (digits, 0.75),
-    "crossover": (crossing, 0.86),
+    "correctness": (correctness, 0.10),
+    "steps": (steps, 0.30),
+    "solves": (solves, 0.36),
+    "timing": (timed_problems, 0.56),
+    "digits": (digits, 0.73),
+    "crossover": (crossing, 0.84),
     "curves": (curves, 0.95),
 }
 

@@ -17,7 +17,7 @@ from lab.theme import FONT, Palette
 Kind = Literal["seconds", "speedup"]
 Y_TITLES: dict[Kind, str] = {
     "seconds": "wall seconds of a solve",
-    "speedup": "S: forward iteration's seconds / Anderson's",
+    "speedup": "speed-up S (forward / Anderson)",
 }
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 FRAME = 220.0  # pixels from the lowest to the highest value, about
