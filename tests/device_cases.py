@@ -1,14 +1,69 @@
-"""What the tests of the step on the device share: maps, a plain loop, and a watch on reads."""
+"""What the tests of the step on the device share: maps, a plain loop, and a watch on reads.
 
+Fused kernels are tested by the same functions as torch's operations, in a process of their own,
+since Triton decides when it is imported whether it interprets.
+"""
+
+import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from andersonn_core.device import DeviceState, Rules
+from andersonn_core.device import DeviceState, Rules, TorchKernels
+from andersonn_core.device.interface import make_room
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.referee import DIVERGENCE
+
+
+FUSED = os.environ.get("ANDERSON_LAB_FUSED_ON")  # cpu: in Triton's interpreter, or cuda
+DEVICE = torch.device(FUSED or "cpu")
+BLOCK = 16
+
+
+def kernels_under_test(monkeypatch):
+    """Few programs and sums at once, so that there are several rounds; for a fixture."""
+    with np.errstate(all="ignore"):  # the interpreter computes with NumPy
+        if FUSED is None:
+            yield TorchKernels()
+        else:
+            from andersonn_core.device import triton_kernels
+
+            monkeypatch.setattr(triton_kernels, "WAVE", 6)
+            monkeypatch.setattr(triton_kernels, "SUMS", 4)
+            yield triton_kernels.TritonKernels(block=BLOCK)
+
+
+def state_for(kernels, z, ring=None, **given):
+    rules = Rules(**{"ridge": 1e-12, "precision": 1e-14, "rtol": 0.0, "max_iter": 99} | given)
+    return DeviceState.of(z, rules, kernels.parts(z, rules.window), 8, ring)
+
+
+def exact(*tensors):
+    """Copies: the kernels write in place."""
+    return [tensor.to("cpu", torch.float64, copy=True).numpy() for tensor in tensors]
+
+
+def close(found, true, error, size=1.0):
+    """Within so much of what was summed."""
+    assert np.all(np.abs(exact(found)[0] - true) <= error * size), np.abs(exact(found)[0] - true)
+
+
+def spread(parts, values):
+    """Sums as partial sums of any sizes, where a pass would leave them: (B, parts, ...)."""
+    share = torch.softmax(draw(parts, seed=3), 0)
+    return (share.view(-1, *[1] * (values.dim() - 1)) * values[:, None]).to(DEVICE)
+
+
+def feed(state, row, rhs, residual):
+    """Put sums where `advance` would leave them, spread over its parts."""
+    parts = state.products.shape[1]
+    state.products.copy_(spread(parts, torch.from_numpy(np.stack([row, rhs], 1))))
+    none = 0 * residual
+    squares = np.stack([residual**2, 4 * residual**2, residual, none, none], 1)
+    state.squares.copy_(spread(parts, torch.from_numpy(squares)))
 
 
 def draw(*shape, dtype=torch.float64, seed=0):
@@ -63,6 +118,7 @@ def rules_for(z, method, *, rtol, max_iter):
         mixing=method.mixing,
         sliding=method.restart == "never",
         divergence=DIVERGENCE,
+        kept=method.directions(z.shape[1]) if method.restart == "deflated" else 0,
     )
 
 
@@ -81,6 +137,8 @@ def drive(kernels, f, z0, rules, ring=None, state=None):
     for evaluation in range(rules.max_iter):
         plain = not rules.window or evaluation == 0
         f_z = f(z)
+        if not plain:
+            make_room(kernels, state)
         kernels.advance(state, z, last_z, f_z, plain)
         kernels.solve(state, plain)
         kernels.mix(state, z, last_z, f_z, last_z)
@@ -91,7 +149,11 @@ def drive(kernels, f, z0, rules, ring=None, state=None):
 class Operations(TorchDispatchMode):
     """Lists the operations that run, and those among them whose result the host waits for."""
 
-    WAITING = "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2"
+    # _linalg_eigh reads on a GPU whether it converged
+    WAITING = (
+        "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2",
+        "_linalg_eigh",
+    )  # fmt: skip
 
     def __init__(self):
         super().__init__()

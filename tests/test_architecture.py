@@ -39,7 +39,7 @@ EXCEPTIONS = {
 PROGRAMS = {"weights/train_digits.py"}
 
 # Functions in Triton's language need it where they are defined; nothing else imports it early.
-IN_TRITON = "device/triton_loops.py", "device/triton_kernels.py"
+IN_TRITON = tuple(f"device/triton_{name}.py" for name in "small folding loops kernels".split())
 
 AT_IMPORT_ONLY = {"torch", "numpy", "pandas", "pydantic", "pydantic_core"}
 AT_THE_COMMAND_LINE = {

@@ -16,6 +16,7 @@ from andersonn_core import (
     solve,
 )
 from andersonn_core.deq import KeptIterates
+from andersonn_core.device import Choice, driver
 from andersonn_core.device.driver import DeviceDriver, obstacle
 from andersonn_core.device.looks import LAG
 from andersonn_core.device.torch_kernels import TorchKernels
@@ -31,6 +32,12 @@ METHODS = {
     "forward": Picard(),
     "forward, damped": Picard(mixing=0.6),
     "no differences": Anderson(window=0),
+    "slow directions": Anderson(restart="deflated"),
+    "slow directions, damped": Anderson(restart="deflated", window=6, mixing=0.7),
+    "one direction": Anderson(restart="deflated", window=2, kept=1, fallback=False),
+    "two directions": Anderson(restart="deflated", window=3, kept=2),
+    "all but one": Anderson(restart="deflated", window=6, kept=5),
+    "no room for directions": Anderson(restart="deflated", window=1),
 }
 
 
@@ -150,6 +157,9 @@ def test_samples_that_circle_go_on_with_plain_steps():
     assert found.diagnostics["plain_steps"] >= 30
 
 
+LAUNCHES, FOLDING = ("advance", "solve", "mix"), ("iterate_products", "directions", "fold")
+
+
 class Launches(TorchKernels):
     """Kernels that count as one operation each, as the fused ones are."""
 
@@ -158,7 +168,7 @@ class Launches(TorchKernels):
 
     def __getattribute__(self, name):
         work = super().__getattribute__(name)
-        if name not in ("advance", "solve", "mix"):
+        if name not in LAUNCHES + FOLDING:
             return work
 
         def launch(*arguments):
@@ -170,7 +180,8 @@ class Launches(TorchKernels):
 
 
 @pytest.mark.parametrize("fallback", [True, False])
-def test_an_iteration_takes_few_operations(fallback, capsys):
+@pytest.mark.parametrize("restart", ["full", "deflated"])
+def test_an_iteration_takes_few_operations(restart, fallback, capsys):
     """All but the map's: launches, copies to the host, masks."""
     seen, calls = Operations(), []
 
@@ -182,7 +193,7 @@ def test_an_iteration_takes_few_operations(fallback, capsys):
         return value
 
     knobs = SolveKnobs(rtol=0.0, max_iter=60)
-    task = task_for(f, torch.zeros(3, 40), Anderson(fallback=fallback), knobs)
+    task = task_for(f, torch.zeros(3, 40), Anderson(restart=restart, fallback=fallback), knobs)
     driver = DeviceDriver(task, Launches(seen))
     with seen:
         driver.run()
@@ -195,7 +206,9 @@ def test_an_iteration_takes_few_operations(fallback, capsys):
         longest = max(found, key=len)
         print(f"\n{len(longest)} operations at most, {np.mean([*map(len, found)]):.1f} on average:",
               ", ".join(longest))  # fmt: skip
-    assert all({"advance", "solve", "mix"} <= set(each) and len(each) <= 12 for each in found)
+    launched = {*LAUNCHES, *(FOLDING if restart == "deflated" else ())}
+    assert all(launched == {*LAUNCHES, *FOLDING} & set(each) for each in found)
+    assert all(len(each) <= 12 for each in found)
 
 
 def test_a_sample_without_progress_stalls_at_most_so_late():
@@ -225,14 +238,15 @@ def test_half_states_are_stepped_in_float32():
     assert result.z.dtype is torch.bfloat16 and result.converged.all()
 
 
-def test_what_needs_the_host_is_said():
+def test_what_needs_the_host_is_said(monkeypatch):
     def why(method=None, knobs=None, **rest):
         return obstacle(task_for(None, torch.zeros(2, 9), method, knobs, **rest)).lower()
 
     assert why() == why(Picard()) == why(knobs=SolveKnobs(profile=True)) == ""
+    assert why(Anderson(restart="deflated")) == ""
     for method, word in (
         (Broyden(), "broyden"), (Anderson(window="auto"), "'auto'"),
-        (Anderson(restart="deflated"), "restart"), (Anderson(mixing="auto"), "'auto'"),
+        (Anderson(restart="auto"), "restart"), (Anderson(mixing="auto"), "'auto'"),
         (Anderson(period=2), "period = 2"), (Anderson(max_growth=2.0), "max_growth"),
     ):  # fmt: skip
         assert word in why(method)
@@ -240,6 +254,8 @@ def test_what_needs_the_host_is_said():
     assert "gradient" in why(lasting=True) and "ranks" in why(shards="some")
     assert why(on_step=print) == "" and "iterates" in why(on_step=KeptIterates((1,)))
     assert "iterates" in why(on_step=reading_iterates(lambda step: step.z()))
+    monkeypatch.setattr(driver, "kernels_for", lambda *shape: Choice(None, f"not of {shape[2:]}"))
+    assert why(Anderson(restart="deflated", window=4)) == "not of (4, 2)"
 
 
 NARROW = Anderson(history="bfloat16")

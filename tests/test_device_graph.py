@@ -10,6 +10,7 @@ from andersonn_core.device.graph import WARM_UP, Graph
 from andersonn_core.device.looks import EVERY, LAG
 from andersonn_core.driver import SolveKnobs, Task
 from andersonn_core.layout import StateLayout
+from andersonn_core.results import Event
 from andersonn_core.runcard import RunCard
 
 METHODS = {
@@ -54,6 +55,18 @@ def test_a_captured_solve_is_the_same_and_runs_no_python_of_f(case, method):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
     assert found.diagnostics == plain.diagnostics
     assert found.notes[-1] == "captured: 2 evaluations with their steps in one graph"
+
+
+def test_deflated_restarts_depend_on_nothing_that_changes_between_replays():
+    """The work itself is run anew: torch's eigenproblems are not for a graph."""
+    f, z0 = tanh()
+    knobs = {"rtol": 1e-9, "max_iter": 75}
+    method = Anderson(restart="deflated")
+    plain = captured(f, z0, method, None, **knobs | {"capture": False}).run()
+    found = captured(f, z0, method, lambda work: work, **knobs).run()
+    assert plain.num_evals > 12 and (plain.history.event & Event.DEFLATE).any()
+    assert torch.equal(found.z, plain.z) and found.status.equal(plain.status)
+    assert found.history.event.equal(plain.history.event)
 
 
 def test_replayed_evaluations_have_whole_seconds_and_no_split(tmp_path):

@@ -1,7 +1,6 @@
 """Each kernel of the step on the device against float64 sums by NumPy, at every edge of its shape.
 
-This process tests torch's operations. The fused kernels are tested by the same functions in a
-process of their own, since Triton decides when it is imported whether it interprets.
+Those of deflated restarts are in test_device_folding.py. This process tests torch's operations.
 """
 
 import os
@@ -13,7 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from device_cases import draw, drive, maps, rules_for
+from device_cases import (
+    DEVICE,
+    FUSED,
+    close,
+    draw,
+    drive,
+    exact,
+    feed,
+    kernels_under_test,
+    maps,
+    rules_for,
+    state_for,
+)
 
 from andersonn_core import Anderson
 from andersonn_core.device import DeviceState, Rules, TorchKernels
@@ -24,9 +35,7 @@ from andersonn_core.referee import DIVERGENCE, Referee
 from andersonn_core.results import RUNNING, Event, Status
 
 ROOT = Path(__file__).resolve().parents[1]
-FUSED = os.environ.get("ANDERSON_LAB_FUSED_ON")  # cpu: in Triton's interpreter, or cuda
-DEVICE = torch.device(FUSED or "cpu")
-BLOCK = 16
+TESTED = "kernels", "folding"  # this file and the one on deflated restarts
 
 # B, n, m: more blocks than one with a rest, less than a block, one element, one column, one sample
 EDGES = [(3, 37, 4), (2, 5, 3), (2, 1, 1), (1, 48, 1), (1, 100, 5)]
@@ -41,21 +50,7 @@ types = pytest.mark.parametrize(("dtype", "ring", "error"), TYPES, ids=["f4", "b
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Those under test; few programs and sums at once, so that there are several rounds."""
-    with np.errstate(all="ignore"):  # the interpreter computes with NumPy
-        if FUSED is None:
-            yield TorchKernels()
-        else:
-            from andersonn_core.device import triton_kernels
-
-            monkeypatch.setattr(triton_kernels, "WAVE", 6)
-            monkeypatch.setattr(triton_kernels, "SUMS", 4)
-            yield triton_kernels.TritonKernels(block=BLOCK)
-
-
-def state_for(kernels, z, ring=None, **given):
-    rules = Rules(**{"ridge": 1e-12, "precision": 1e-14, "rtol": 0.0, "max_iter": 99} | given)
-    return DeviceState.of(z, rules, kernels.parts(z, rules.window), 8, ring)
+    yield from kernels_under_test(monkeypatch)
 
 
 def random_step(kernels, batch, n, m, dtype, ring, seed, mixing=0.7):
@@ -68,16 +63,6 @@ def random_step(kernels, batch, n, m, dtype, ring, seed, mixing=0.7):
     state.scale.copy_(draw(batch, m, seed=seed + 6).abs() + 0.1)
     state.evals += m  # the newest difference's slot is the last
     return state, points
-
-
-def exact(*tensors):
-    """Copies: the kernels write in place."""
-    return [tensor.to("cpu", torch.float64, copy=True).numpy() for tensor in tensors]
-
-
-def close(found, true, error, size=1.0):
-    """Within so much of what was summed."""
-    assert np.all(np.abs(exact(found)[0] - true) <= error * size), np.abs(exact(found)[0] - true)
 
 
 @edges
@@ -210,18 +195,6 @@ def test_a_difference_too_large_for_the_ring_is_counted_and_left_out(kernels):
 # the small work, against the host's
 
 
-def feed(state, row, rhs, residual):
-    """Put sums where `advance` would leave them, spread over its parts."""
-    parts = state.products.shape[1]
-    share = torch.softmax(draw(parts, seed=3), 0).to(DEVICE)
-    both = torch.from_numpy(np.stack([row, rhs], 1)).to(DEVICE)
-    state.products.copy_(share[:, None, None] * both[:, None])
-    none = 0 * residual
-    sums = [residual**2, 4 * residual**2, residual, none, none]
-    squares = torch.from_numpy(np.stack(sums, 1))
-    state.squares.copy_(share[:, None] * squares.to(DEVICE)[:, None])
-
-
 @pytest.mark.parametrize("sliding", [False, True])
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("dependent", [False, True])
@@ -311,7 +284,9 @@ def test_samples_stop_when_and_as_the_referee_says(kernels):
     assert set(state.status.tolist()) == set(range(4))
 
 
-STEPPED = [("tanh", "never", 3), ("broken", "full", 3), ("tanh", "full", 0)]
+STEPPED = [
+    ("tanh", "never", 3), ("broken", "full", 3), ("tanh", "full", 0), ("broken", "deflated", 3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "restart", "window"), STEPPED)
@@ -334,7 +309,7 @@ def test_some_steps_are_those_of_the_reference(kernels, name, restart, window):
 
 
 def test_a_small_solve_shows_whether_kernels_can_be_trusted(kernels):
-    assert failure(kernels, DEVICE) == ""
+    assert failure(kernels, DEVICE) == failure(kernels, DEVICE, folds=True) == ""
 
     class Wrong(TorchKernels):
         def mix(self, state, z, last_z, f_z, out):
@@ -359,7 +334,8 @@ def moved(f, z0):
 
 def run_fused(device, **environment):
     """Run these tests in another process, where the fused kernels are those under test."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    files = [str(Path(__file__).with_name(f"test_device_{name}.py")) for name in TESTED]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(
         command,
         cwd=ROOT,

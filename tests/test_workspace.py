@@ -54,9 +54,10 @@ def test_the_residual_form_holds_2m_plus_3_vectors_beside_the_answer(m, restart)
     assert peak_vectors(method) <= 2 * m + 3 + 1
 
 
+@pytest.mark.parametrize("restart", ["full", "deflated"])
 @pytest.mark.parametrize("m", [1, 5, 10])
-def test_differences_hold_no_more_than_was_planned(m):
-    method = Anderson(window=m)
+def test_differences_hold_no_more_than_was_planned(m, restart):
+    method = Anderson(window=m, restart=restart)
     assert peak_vectors(method) <= method.memory_vectors(20_000)
 
 

@@ -40,6 +40,12 @@ class Rules:
     sliding: bool = False  # no restart when the window is full
     atol: float = 0.0
     divergence: float = float("inf")  # a residual so many times the first ends a sample
+    kept: int = 0  # slow directions that a restart keeps, fewer than m; 0: the newest difference
+
+    @property
+    def empties(self) -> bool:
+        """Whether a window that was used in full is emptied."""
+        return not (self.sliding or self.kept)
 
 
 @dataclass
@@ -55,6 +61,27 @@ class Records:
     def __getitem__(self, name: str) -> Tensor:  # (K, B)
         """One of NUMBERS."""
         return self.numbers[NUMBERS.index(name)]
+
+
+@dataclass
+class Folding:
+    """What a deflated restart needs beside the rest; for what it keeps see `methods.deflation`."""
+
+    sums: Tensor  # (B, parts, m, m) dZ dZ^T of a full window, a part for each run of elements
+    weights: Tensor  # (B, k, m) of the kept combinations, the slowest first; they are in sum 1
+    event: Tensor  # (B,) int16 RESTART, perhaps DEFLATE, of who restarts before the next step
+    last_norm: Tensor  # (B,) float64 ||g|| of the newest evaluation
+
+    @classmethod
+    def of(cls, z: Tensor, rules: Rules, parts: int) -> Self:  # (B, n)
+        """Before the first evaluation."""
+        batch, m = len(z), rules.window
+        return cls(
+            sums=z.new_zeros(batch, parts, m, m),
+            weights=z.new_zeros(batch, rules.kept, m),
+            event=z.new_zeros(batch, dtype=torch.int16),
+            last_norm=z.new_full((batch,), torch.inf, dtype=torch.float64),
+        )
 
 
 @dataclass
@@ -87,6 +114,7 @@ class DeviceState:
     evicted: Tensor  # (B,) bool: it was the value before the newest: `mix` saves that one
     stretch: Tensor  # (B,) float64 largest ||dz|| / ||dg|| of the differences in slot 0, or NaN
     records: Records
+    folding: Folding | None = None  # where restarts keep directions
 
     @classmethod
     def of(
@@ -127,7 +155,14 @@ class DeviceState:
             evicted=full(False, batch, dtype=torch.bool),
             stretch=full(torch.nan, batch),
             records=Records(numbers, full(0, rows, batch, dtype=torch.int16)),
+            folding=Folding.of(z, rules, parts) if rules.kept else None,
         )
+
+    def forget(self, samples: Tensor) -> None:  # (B,) bool
+        """Use none of these samples' columns any more."""
+        eye = torch.eye(self.rules.window, dtype=torch.float64, device=samples.device)
+        self.matrix.copy_(torch.where(samples[:, None, None], eye, self.matrix))
+        self.scale.masked_fill_(samples[:, None], 0.0)
 
 
 def _check(rules: Rules, n: int, rows: int, state: torch.dtype, ring: torch.dtype) -> None:
@@ -140,6 +175,11 @@ def _check(rules: Rules, n: int, rows: int, state: torch.dtype, ring: torch.dtyp
     if not 0 <= rules.window <= n:
         raise ValueError(
             f"window = {rules.window} is out of range: from 0 to the {n} elements of a sample."
+        )
+    if rules.kept and (rules.sliding or not 0 < rules.kept < rules.window):
+        raise ValueError(
+            f"kept = {rules.kept} is out of range: from 1 to window - 1 = {rules.window - 1} for "
+            "windows that restart, 0 for others."
         )
     if rows < 1:
         raise ValueError(f"rows = {rows} is out of range: the records take one row or more.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from andersonn_core.device.buffers import DeviceState, Rules
 from andersonn_core.device.graph import Graph, Work
-from andersonn_core.device.interface import Kernels, kernels_for
+from andersonn_core.device.interface import Choice, Kernels, kernels_for, make_room
 from andersonn_core.device.looks import EVERY, LAG, Looks, Row
 from andersonn_core.device.overseer import Overseer
 from andersonn_core.device.times import Times
@@ -27,7 +27,7 @@ from andersonn_core.timing import clock_for
 
 # Anderson's knobs that the device can't do all values of, and those that it can.
 POSSIBLE: dict[str, tuple[Any, ...]] = {
-    "restart": ("full", "never"), "period": (1,), "delay": (0,), "least_squares": ("gram",),
+    "restart": ("full", "never", "deflated"), "period": (1,), "delay": (0,), "least_squares": ("gram",),
     "max_condition": (None,), "filtering": (0.0,), "max_growth": (None,), "max_weights": (None,),
     "randomize": ("nothing",),
 }  # fmt: skip
@@ -46,7 +46,10 @@ def obstacle(task: Task) -> str:
         return "compact = True is the host's work"
     if getattr(task.on_step, "reads_iterates", False):
         return "on_step reads the iterates"
-    return "the gradient reads its history" if task.lasting else ""
+    if task.lasting:
+        return "the gradient reads its history"
+    choice = _choice(task)
+    return choice.reason if choice.kernels is None else ""
 
 
 def _obstacle(method: Anderson) -> str:
@@ -56,6 +59,19 @@ def _obstacle(method: Anderson) -> str:
     if AUTO in (method.window, method.mixing):
         return "what is 'auto' is decided by the host"
     return ""
+
+
+def _choice(task: Task) -> Choice:
+    layout, (window, kept) = task.layout, _differences(task)
+    return kernels_for(layout.device, layout.working_dtype, window, kept)
+
+
+def _differences(task: Task) -> tuple[int, int]:
+    """How many are used, and how many directions of them a restart keeps."""
+    method, n = task.method, task.layout.elements
+    if not isinstance(method, Anderson):
+        return 0, 0
+    return method.slots(n), method.directions(n) if method.restart == "deflated" else 0
 
 
 class DeviceDriver:
@@ -86,13 +102,13 @@ class DeviceDriver:
         self.last = torch.zeros_like(self.working)  # (B, n) evaluated before
         # (B, n) the next point as f sees it, where that is narrower than what steps see
         self.narrow = None if self.answer.dtype is self.working.dtype else self.answer.clone()
-        window = method.slots(self.layout.elements) if isinstance(method, Anderson) else 0
-        choice = kernels_for(self.layout.device, self.working.dtype, window)
+        window, kept = _differences(task)
+        choice = _choice(task)
         chosen = kernels or choice.kernels
         assert chosen is not None, choice.reason
         self.kernels = chosen
         self.notes: tuple[str, ...] = (choice.reason,) if kernels is None else ()
-        self.state = self._fresh_state(window)
+        self.state = self._fresh_state(window, kept)
         self.looks = Looks(self.state)
         falls_back = isinstance(method, Anderson) and method.fallback and window > 0
         self.overseer = Overseer(self.state, task.knobs, method.largest_window, falls_back)
@@ -107,7 +123,7 @@ class DeviceDriver:
         wanted = self.knobs.capture
         self.graph = Graph(self._unit, EVERY, self.record_graph) if wanted else None
 
-    def _fresh_state(self, window: int) -> DeviceState:
+    def _fresh_state(self, window: int, kept: int) -> DeviceState:
         method, knobs, kind = self.method, self.knobs, self.working.dtype
         ridge = getattr(method, "regularization", None)
         rules = Rules(
@@ -115,6 +131,7 @@ class DeviceDriver:
             precision=torch.finfo(kind).eps, rtol=knobs.rtol, atol=knobs.atol,
             max_iter=knobs.max_iter, mixing=float(method.mixing),
             sliding=getattr(method, "restart", "") == "never", divergence=DIVERGENCE,
+            kept=kept,
         )  # fmt: skip
         parts = self.kernels.parts(self.working, window)
         ring = torch.bfloat16 if getattr(method, "history", "") == "bfloat16" else kind
@@ -189,6 +206,8 @@ class DeviceDriver:
         f_z = self.map(self.z).to(self.working.dtype)
         ended("map")
         points = self.working, self.last, f_z
+        if not plain:
+            make_room(kernels, state)
         kernels.advance(state, *points, plain)
         ended("gram")
         kernels.solve(state, plain)

@@ -1,4 +1,4 @@
-"""The three kernels of a step that never waits for the device, and who does them where."""
+"""The kernels of a step that never waits for the device, and who does them where."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ LARGEST_WINDOW = 32  # of the fused kernels, which keep an m x m matrix in regis
 
 class Kernels(Protocol):
     """A step is `advance`, `solve`, `mix`, in this order, at every evaluation.
+
+    Where restarts keep directions (`Rules.kept`), `make_room` comes before the second and all later
+    steps: `iterate_products`, `directions`, `fold`, for samples whose window was used in full.
 
     The host reads no value of the device in any of them, and tells them none that changes but
     whether the step is `plain`, without differences: the first one, and all of forward iteration.
@@ -51,6 +54,30 @@ class Kernels(Protocol):
         ...
 
 
+    def iterate_products(self, state: DeviceState) -> None:
+        """The sums dZ dZ^T of windows that were used in full, in one pass."""
+        ...
+
+    def directions(self, state: DeviceState) -> None:
+        """The weights of their k slowest combinations, and the Gram matrix of these.
+
+        They take the k newest slots. Where there are none (see `slow_directions`) nothing is kept.
+        """
+        ...
+
+    def fold(self, state: DeviceState) -> None:
+        """Replace columns by the combinations, in one pass."""
+        ...
+
+
+def make_room(kernels: Kernels, state: DeviceState) -> None:
+    """A deflated restart of the samples that are due for one, before a step with differences."""
+    if state.folding is not None:
+        kernels.iterate_products(state)
+        kernels.directions(state)
+        kernels.fold(state)
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which kernels a device gets, and why; None where it can have none."""
@@ -59,8 +86,20 @@ class Choice:
     reason: str
 
 
-def kernels_for(device: torch.device, dtype: torch.dtype, window: int) -> Choice:
-    """The fastest kernels for states of this type and a window of so many differences."""
+def kernels_for(
+    device: torch.device, dtype: torch.dtype, window: int, kept: int = 0
+) -> Choice:
+    """The fastest kernels for states of this type, a window of so many differences, and restarts.
+
+    These keep so many directions.
+    """
+    choice = _choice(device, dtype, window, kept)
+    if kept and device.type == "cuda" and isinstance(choice.kernels, TorchKernels):
+        return Choice(None, f"in torch's operations a deflated restart waits; {choice.reason}")
+    return choice
+
+
+def _choice(device: torch.device, dtype: torch.dtype, window: int, kept: int) -> Choice:
     if device.type == "mps" or dtype not in (torch.float32, torch.float64):
         lacking = "has no float64" if device.type == "mps" else f"cannot take {dtype} states"
         return Choice(None, f"{device.type} {lacking}: the small systems are solved on the host")
@@ -76,6 +115,6 @@ def kernels_for(device: torch.device, dtype: torch.dtype, window: int) -> Choice
     from andersonn_core.device.check import failure
     from andersonn_core.device.triton_kernels import TritonKernels
 
-    if why := failure(TritonKernels(), device):
+    if why := failure(TritonKernels(), device, kept > 0):
         return Choice(TorchKernels(), f"torch's operations instead of the fused kernels: {why}")
     return Choice(TritonKernels(), "fused kernels by Triton")

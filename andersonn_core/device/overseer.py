@@ -72,10 +72,8 @@ class Overseer:
         if self._plain is None:
             return
         state, plain = self.state, self._plain & (self.state.status == RUNNING)
-        eye = torch.eye(state.rules.window, dtype=torch.float64, device=plain.device)
-        state.matrix.copy_(torch.where(plain[:, None, None], eye, state.matrix))
-        for values in (state.scale, state.gamma):
-            values.masked_fill_(plain[:, None], 0.0)
+        state.forget(plain)
+        state.gamma.masked_fill_(plain[:, None], 0.0)
         state.count.masked_fill_(plain, 0)
         place = (evaluation - 1) % state.records.event.shape[0]
         for name, value in PLAIN_STEP.items():

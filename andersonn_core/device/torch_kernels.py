@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from andersonn_core.device.buffers import DeviceState
+from andersonn_core.device.torch_folding import TorchFolding, resume
 from andersonn_core.results import RUNNING, Event, Status
 
 
-class TorchKernels:
+class TorchKernels(TorchFolding):
     """Operations on whole tensors; sums are in one part."""
 
     def parts(self, z: Tensor, window: int) -> int:  # (B, n)
@@ -61,6 +62,9 @@ class TorchKernels:
             wider = torch.fmax(state.stretch, (sums[:, 2] / row[:, 0]).sqrt())
             state.stretch.copy_(torch.where(going & (slot == 0), wider, state.stretch))
             step.event += int(Event.OVERFLOW) * overflowed.to(torch.int16)
+        if state.folding is not None:
+            last = state.folding.last_norm
+            last.copy_(torch.where(ran, residual, last))
         _record(state, ran, going, (relative, residual), step)
 
     def mix(
@@ -187,7 +191,10 @@ def _weights(
 ) -> _Step:  # (B,), (B,), (B, m), (B, m), (B,)
     """Store the newest difference, factor, solve for gamma; forget a window that is spent."""
     rules = state.rules
-    restarted = going & (state.count >= rules.window) & (not rules.sliding)
+    restarted = going & (state.count >= rules.window) & rules.empties
+    event = int(Event.RESTART) * restarted.to(torch.int16)
+    if state.folding is not None:
+        event = resume(state, going, residual)
     lost = _store(state, slot, going, row)
     lower, dropped = _factor(state, slot, going)
     lost = lost | dropped
@@ -201,23 +208,15 @@ def _weights(
     count = torch.where(restarted, 0, state.count) + 1
     state.count.copy_(torch.where(going, count, state.count))
     pivots = lower.diagonal(dim1=1, dim2=2)
-    event = int(Event.RESTART) * restarted.to(torch.int16) + int(Event.DROP) * lost.to(torch.int16)
-    if not rules.sliding:
-        _empty(state, going & (state.count >= rules.window))
+    if rules.empties:
+        state.forget(going & (state.count >= rules.window))
     return _Step(
         gain=(1 - removed / residual**2).clamp(min=0.0).sqrt(),
         weight_norm=gamma.abs().sum(1),
         condition=(pivots.amax(1) / pivots.amin(1)) ** 2,
         depth=used.sum(1).double(),
-        event=event,
+        event=event + int(Event.DROP) * lost.to(torch.int16),
     )
-
-
-def _empty(state: DeviceState, samples: Tensor) -> None:  # (B,)
-    """Forget all columns of some samples."""
-    eye = torch.eye(state.rules.window, dtype=torch.float64, device=samples.device)
-    state.matrix.copy_(torch.where(samples[:, None, None], eye, state.matrix))
-    state.scale.copy_(torch.where(samples[:, None], 0.0, state.scale))
 
 
 def _store(state: DeviceState, slot: Tensor, going: Tensor, row: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The kernels in Triton: one pass over the history, one launch for all small work, one mix."""
+"""The kernels in Triton: one pass over the history, one launch for all small work, one mix.
+
+A deflated restart takes three more: a pass, all small work, a pass.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from andersonn_core.device import triton_loops
-from andersonn_core.device.buffers import DeviceState
+from andersonn_core.device import triton_folding, triton_loops
+from andersonn_core.device.buffers import DeviceState, Folding
 
 TILE = 16384  # bytes that a program has of all its columns: 32 registers in 128 threads
 BLOCKS = 128, 2048  # the fewest and the most elements of a column
@@ -19,7 +22,7 @@ SUMS = 4096  # partial sums that are read at once
 
 @dataclass(frozen=True)
 class TritonKernels:
-    """Three launches a step; `block` elements of a column at a time, by default by the window."""
+    """Three launches a step, or six; `block` elements of a column at a time, by default by the window."""
 
     block: int | None = None  # a power of two
 
@@ -42,15 +45,16 @@ class TritonKernels:
     def solve(self, state: DeviceState, plain: bool) -> None:
         """One launch, a program for each sample; see `Kernels`."""
         rules, (rows, batch) = state.rules, state.records.event.shape
-        m, parts = rules.window, state.squares.shape[1]
+        m, parts, folding = rules.window, state.squares.shape[1], state.folding
         padded = _padded(m)
+        kept = (None, None) if folding is None else (folding.event, folding.last_norm)
         triton_loops.solve[(batch,)](
             state.products, state.squares, state.matrix, state.scale, state.gamma, state.count,
             state.status, state.evals, state.limit, state.best_score, _bytes(state.newest),
             _bytes(state.evicted), state.stretch, state.records.numbers, state.records.event,
-            state.knobs, batch, parts, rules.max_iter, rows,
-            PLAIN=plain, SLIDING=rules.sliding, TINY=torch.finfo(state.g.dtype).tiny,
-            m=m, M=padded, CHUNK=min(_padded(parts), max(SUMS // padded, 1)),
+            state.knobs, *kept, batch, parts, rules.max_iter, rows,
+            PLAIN=plain, EMPTIES=rules.empties, TINY=torch.finfo(state.g.dtype).tiny,
+            kept=rules.kept, m=m, M=padded, CHUNK=_chunk(parts, padded),
             num_warps=1 if parts * padded <= 256 and m <= 8 else 4,  # one need not wait for others
         )  # fmt: skip
 
@@ -63,6 +67,34 @@ class TritonKernels:
             *_rows(z, last_z, f_z, state.g, state.du),
             state.gamma, state.status, _bytes(state.evicted), state.best, *_rows(out),
             state.knobs, *sizes, UNDAMPED=state.rules.mixing == 1.0, **columns,
+        )  # fmt: skip
+
+    def iterate_products(self, state: DeviceState) -> None:
+        """One launch; see `Kernels`."""
+        grid, sizes, columns = self._plan(state)
+        triton_folding.iterate_products[grid](
+            state.du, state.dg, state.scale, state.status, state.count, _folding(state).sums,
+            state.knobs, *sizes, **columns,
+        )  # fmt: skip
+
+    def directions(self, state: DeviceState) -> None:
+        """One launch, a program for each sample; see `Kernels`."""
+        rules, folding = state.rules, _folding(state)
+        (batch, parts), m = folding.sums.shape[:2], rules.window
+        triton_folding.directions[(batch,)](
+            folding.sums, folding.weights, folding.event, state.matrix, state.scale, state.count,
+            state.status, state.evals, state.knobs, parts,
+            kept=rules.kept, m=m, M=_padded(m), CHUNK=_chunk(parts, _padded(m) ** 2),
+            num_warps=1 if m <= 8 else 4,
+        )  # fmt: skip
+
+    def fold(self, state: DeviceState) -> None:
+        """One launch; see `Kernels`."""
+        rules, folding = state.rules, _folding(state)
+        grid, sizes, columns = self._plan(state)
+        triton_folding.fold[grid](
+            state.du, state.dg, folding.weights, folding.event, state.evals, *sizes,
+            kept=rules.kept, K=_padded(rules.kept), **columns,
         )  # fmt: skip
 
     def _block(self, z: Tensor, window: int) -> int:
@@ -86,6 +118,16 @@ class TritonKernels:
         parts, tiles = state.squares.shape[1], self._tiles(batch, self._blocks(state.g, m))
         columns = {"m": m, "M": _padded(m), "BLOCK": self._block(state.g, m)}
         return (batch * parts,), (n, batch, parts, tiles), columns
+
+
+def _folding(state: DeviceState) -> Folding:
+    assert state.folding is not None, "rules.kept is 0"
+    return state.folding
+
+
+def _chunk(parts: int, size: int) -> int:
+    """How many parts of `size` sums are read at once."""
+    return min(_padded(parts), max(SUMS // size, 1))
 
 
 def _padded(count: int) -> int:

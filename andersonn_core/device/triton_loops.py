@@ -12,6 +12,8 @@ import triton.language as tl
 
 from andersonn_core.device.buffers import KNOBS, NUMBERS
 from andersonn_core.device.buffers import SQUARES as _SQUARES
+from andersonn_core.device.triton_folding import resumed
+from andersonn_core.device.triton_small import cholesky, entry, identity, reduced, substitute
 from andersonn_core.results import RUNNING as _RUNNING
 from andersonn_core.results import Event, Status
 
@@ -171,78 +173,6 @@ def mix(
 
 
 @triton.jit
-def identity(M: tl.constexpr):
-    """The M x M identity."""
-    j = tl.arange(0, M)
-    return tl.where(j[:, None] == j[None, :], 1.0, 0.0).to(tl.float64)
-
-
-@triton.jit
-def column(matrix, columns, k):
-    """Column k of an M x M block."""
-    return tl.sum(tl.where(columns == k, matrix, 0.0), 1)
-
-
-@triton.jit
-def entry(values, j, k):
-    """Entry k of a block of M."""
-    return tl.sum(tl.where(j == k, values, 0.0))
-
-
-@triton.jit
-def cholesky(matrix, least, m: tl.constexpr, M: tl.constexpr):
-    """L with L L^T = A, and whether all its squared pivots are at least so large."""
-    j = tl.arange(0, M)
-    columns = j[None, :]
-    left = matrix
-    lower = identity(M)
-    fine = 1
-    for k in range(m):
-        below = column(left, columns, k)
-        pivot2 = entry(below, j, k)
-        fine = tl.where(pivot2 >= least, fine, 0)  # 0 for NaN
-        pivot = tl.sqrt(tl.where(pivot2 >= least, pivot2, 1.0))
-        tail = tl.where(j > k, below / pivot, 0.0)
-        line = tl.where(j == k, pivot, tail)
-        lower = tl.where(columns == k, line[:, None], lower)
-        left = left - tail[:, None] * tail[None, :]
-    return lower, fine
-
-
-@triton.jit
-def substitute(lower, target, m: tl.constexpr, M: tl.constexpr):
-    """L^-1 target and L^-T L^-1 target, in blocks of M."""
-    j = tl.arange(0, M)
-    rows, columns = j[:, None], j[None, :]
-    ahead = target
-    for k in range(m):
-        below = column(lower, columns, k)
-        value = entry(ahead, j, k) / entry(below, j, k)
-        ahead = tl.where(j == k, value, tl.where(j > k, ahead - below * value, ahead))
-    behind = ahead
-    for back in range(m):
-        k = m - 1 - back
-        across = tl.sum(tl.where(rows == k, lower, 0.0), 0)
-        value = entry(behind, j, k) / entry(across, j, k)
-        behind = tl.where(j == k, value, tl.where(j < k, behind - across * value, behind))
-    return ahead, behind
-
-
-@triton.jit
-def reduced(partials, b, parts, first, stride, count: tl.constexpr, C: tl.constexpr,
-            CHUNK: tl.constexpr):  # fmt: skip
-    """The sums of `count` numbers over a sample's parts, in float64."""
-    k = tl.arange(0, C)
-    total = tl.zeros((C,), tl.float64)
-    for start in range(0, parts, CHUNK):
-        part = start + tl.arange(0, CHUNK)
-        places = partials + (b.to(tl.int64) * parts + part)[:, None] * stride + first + k[None, :]
-        inside = (part < parts)[:, None] & (k < count)[None, :]
-        total += tl.sum(tl.load(places, mask=inside, other=0.0).to(tl.float64), 0)
-    return total
-
-
-@triton.jit
 def judge(
     b, sums, status, evals, limit, best_score, newest, evicted, knobs, max_iter,
     TINY: tl.constexpr,
@@ -315,11 +245,12 @@ def factored(whole, lengths, slot, least, m: tl.constexpr, M: tl.constexpr):
 @triton.jit
 def weigh(
     b, slot, row, rhs, large, residual, matrix, scale, gamma, count, numbers, event, knobs, lane,
-    SLIDING: tl.constexpr, m: tl.constexpr, M: tl.constexpr,
+    events, EMPTIES: tl.constexpr, m: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """Gamma of one sample, as `ScaledGram` solves for it; a window that is spent is emptied.
 
-    `numbers` and `event` are this evaluation's, rows of the records lie `lane` apart.
+    `numbers` and `event` are this evaluation's, rows of the records lie `lane` apart; `events`
+    happened before.
     """
     j = tl.arange(0, M)
     ridge, before = tl.load(knobs + RIDGE), tl.load(count + b)
@@ -343,8 +274,8 @@ def weigh(
     tl.store(numbers + WEIGHT_NORM * lane, tl.sum(tl.abs(weights)))
     tl.store(numbers + CONDITION * lane, ratio * ratio)
     tl.store(numbers + DEPTH * lane, tl.sum(used.to(tl.float64)))
-    events = tl.where(good & (lost == 0), 0, DROP) + tl.where(large > 0, OVERFLOW, 0)
-    if not SLIDING:
+    events += tl.where(good & (lost == 0), 0, DROP) + tl.where(large > 0, OVERFLOW, 0)
+    if EMPTIES:
         spent = before >= m
         events += tl.where(spent, RESTART, 0)
         before = tl.where(spent, 0, before)
@@ -360,12 +291,12 @@ def weigh(
 @triton.jit(do_not_specialize=["parts", "max_iter", "rows"])
 def solve(
     products, squares, matrix, scale, gamma, count, status, evals, limit, best_score, newest,
-    evicted, stretch, numbers, event, knobs,
+    evicted, stretch, numbers, event, knobs, folded, last_norm,
     batch, parts, max_iter, rows,
-    PLAIN: tl.constexpr, SLIDING: tl.constexpr, TINY: tl.constexpr,
+    PLAIN: tl.constexpr, EMPTIES: tl.constexpr, TINY: tl.constexpr, kept: tl.constexpr,
     m: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """All small work of one sample, in float64."""
+    """All small work of one sample, in float64; the last two pointers are those of `Folding`."""
     b = tl.program_id(0)
     j = tl.arange(0, M)
     tl.store(gamma + b * m + j, tl.zeros((M,), tl.float64), mask=j < m)
@@ -396,9 +327,15 @@ def solve(
                     old = tl.load(stretch + b)
                     wider = (ratio > old) | (old != old)  # the old one may be NaN
                     tl.store(stretch + b, tl.where(wider, ratio, old))
+                events = 0
+                if kept:
+                    events = resumed(b, residual, folded, last_norm, matrix, scale, count, m, M)
+                    tl.debug_barrier()  # what was stored is read again
                 weigh(
                     b, slot, row, rhs, large, residual, matrix, scale, gamma, count, numbers,
-                    event + place, knobs, lane, SLIDING, m, M,
+                    event + place, knobs, lane, events, EMPTIES, m, M,
                 )  # fmt: skip
+        if kept:
+            tl.store(last_norm + b, residual)
     else:
         tl.store(evicted + b, tl.zeros((), tl.int8))
