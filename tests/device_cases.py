@@ -17,7 +17,6 @@ from andersonn_core.device.interface import make_room
 from andersonn_core.least_squares import default_regularization
 from andersonn_core.referee import DIVERGENCE
 
-
 FUSED = os.environ.get("ANDERSON_LAB_FUSED_ON")  # cpu: in Triton's interpreter, or cuda
 DEVICE = torch.device(FUSED or "cpu")
 BLOCK = 16

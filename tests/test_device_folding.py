@@ -116,7 +116,9 @@ def test_directions_are_the_largest_solutions_of_the_eigenproblem(
     newest = (m - 2 - np.arange(kept)[::-1]) % m  # the newest one's is last
     for sample in restarting(batch):
         used = np.flatnonzero(scale[sample])
-        gram = matrix[sample][np.ix_(used, used)] / np.outer(scale[sample, used], scale[sample, used])
+        gram = matrix[sample][np.ix_(used, used)] / np.outer(
+            scale[sample, used], scale[sample, used]
+        )
         left, mine = lengths[sample][np.ix_(used, used)], weights[sample][:, used]
         theta = scipy.linalg.eigh(left, gram, eigvals_only=True)[::-1][:kept]
         rounding = 10 * torch.finfo(dtype).eps

@@ -27,7 +27,7 @@ from device_cases import (
 )
 
 from andersonn_core import Anderson
-from andersonn_core.device import DeviceState, Rules, TorchKernels
+from andersonn_core.device import TorchKernels
 from andersonn_core.device.check import failure
 from andersonn_core.kernels import Progress
 from andersonn_core.least_squares import ScaledGram, condition

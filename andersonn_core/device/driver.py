@@ -27,9 +27,9 @@ from andersonn_core.timing import clock_for
 
 # Anderson's knobs that the device can't do all values of, and those that it can.
 POSSIBLE: dict[str, tuple[Any, ...]] = {
-    "restart": ("full", "never", "deflated"), "period": (1,), "delay": (0,), "least_squares": ("gram",),
-    "max_condition": (None,), "filtering": (0.0,), "max_growth": (None,), "max_weights": (None,),
-    "randomize": ("nothing",),
+    "restart": ("full", "never", "deflated"), "period": (1,), "delay": (0,),
+    "least_squares": ("gram",), "max_condition": (None,), "filtering": (0.0,),
+    "max_growth": (None,), "max_weights": (None,), "randomize": ("nothing",),
 }  # fmt: skip
 
 

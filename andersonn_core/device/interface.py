@@ -53,7 +53,6 @@ class Kernels(Protocol):
         """
         ...
 
-
     def iterate_products(self, state: DeviceState) -> None:
         """The sums dZ dZ^T of windows that were used in full, in one pass."""
         ...
@@ -86,9 +85,7 @@ class Choice:
     reason: str
 
 
-def kernels_for(
-    device: torch.device, dtype: torch.dtype, window: int, kept: int = 0
-) -> Choice:
+def kernels_for(device: torch.device, dtype: torch.dtype, window: int, kept: int = 0) -> Choice:
     """The fastest kernels for states of this type, a window of so many differences, and restarts.
 
     These keep so many directions.

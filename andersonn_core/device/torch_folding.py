@@ -101,7 +101,8 @@ def _problem(
     square = products.diagonal(dim1=1, dim2=2)
     usable = (torch.isfinite(products).all(2) & (square > 0)).all(1)
     unit = 1 / square.sqrt()
-    scaled = products * unit[:, :, None] * unit[:, None] + rules.ridge * eye[: rules.kept, : rules.kept]
+    scaled = products * unit[:, :, None] * unit[:, None]
+    scaled = scaled + rules.ridge * eye[: rules.kept, : rules.kept]
     every = torch.arange(rules.window, device=weights.device)
     chosen = (_kept_slots(state)[..., None] == every).double()  # (B, k, m)
     rest = torch.diag_embed(1 - chosen.sum(1))

@@ -22,7 +22,7 @@ SUMS = 4096  # partial sums that are read at once
 
 @dataclass(frozen=True)
 class TritonKernels:
-    """Three launches a step, or six; `block` elements of a column at a time, by default by the window."""
+    """Three launches a step, or six; `block` elements of a column at a time, or by the window."""
 
     block: int | None = None  # a power of two
 

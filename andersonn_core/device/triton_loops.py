@@ -200,6 +200,7 @@ def judge(
     verdict = tl.where((residual > bound) | (finite == 0), DIVERGED, verdict)
     verdict = tl.where((finite == 0) & (entry(sums, k, 3) > 0), NONFINITE, verdict)
     verdict = tl.where(met, CONVERGED, verdict)
+    tl.debug_barrier()  # no thread may write what another has yet to read
     tl.store(status + b, verdict.to(tl.int8))
     tl.store(evals + b, taken)
     tl.store(limit + b, bound)

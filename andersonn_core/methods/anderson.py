@@ -132,10 +132,10 @@ class Anderson(MethodSpec):
     def memory_vectors(self, n: int) -> int:
         """Two rings, two residuals, two iterates, the fallback's best; signs and a probe's two.
 
-        A deflated restart makes what it keeps of both rings before it writes it.
+        A deflated restart makes what it keeps of a ring before it writes it.
         """
         steered = self.mixing == AUTO or self.randomize == "mixing"
-        folded = 2 * self.directions(n) * (self.restart == "deflated")
+        folded = self.directions(n) * (self.restart == "deflated")
         return 2 * self.slots(n) + 5 + 4 * (self.restart == "auto") + steered + folded
 
     @property
