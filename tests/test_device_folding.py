@@ -14,8 +14,8 @@ from andersonn_core.least_squares import ScaledGram
 from andersonn_core.results import RUNNING, Event, Status
 
 RESTART, DEFLATE = int(Event.RESTART), int(Event.DEFLATE)
-# B, n, m, k: blocks with a rest and all but one; less than a block; one sample and one column; an
-# odd window; more columns than warps have threads
+# B, n, m, k: blocks with a rest and all but one kept; less than a block; one sample, one kept; an
+# odd window; nine columns in a block of sixteen
 EDGES = [(4, 37, 4, 3), (4, 5, 3, 1), (1, 48, 2, 1), (4, 100, 5, 2), (1, 40, 9, 4)]
 TYPES = [
     (torch.float32, torch.float32, 1e-5),
