@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from andersonn_core import Anderson, Picard, solve
+from andersonn_core import IDR, Anderson, Auto, Broyden, Picard, ShortRecurrence, solve
 
 
 class Allocations(TorchDispatchMode):
@@ -54,10 +54,19 @@ def test_the_residual_form_holds_2m_plus_3_vectors_beside_the_answer(m, restart)
     assert peak_vectors(method) <= 2 * m + 3 + 1
 
 
-@pytest.mark.parametrize("restart", ["full", "deflated"])
-@pytest.mark.parametrize("m", [1, 5, 10])
-def test_differences_hold_no_more_than_was_planned(m, restart):
-    method = Anderson(window=m, restart=restart)
+FORMS = [
+    Anderson(window=m, restart=restart, least_squares=form)
+    for m in (1, 2, 5, 10)
+    for restart in ("full", "never", "deflated", "auto")
+    for form in ("gram", "residuals")
+]
+OTHERS = [
+    Anderson(window="auto"), Anderson(mixing="auto"), Auto(), Broyden(), IDR(), ShortRecurrence(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [*FORMS, *OTHERS], ids=repr)
+def test_a_solve_holds_no_more_than_was_planned(method):
     assert peak_vectors(method) <= method.memory_vectors(20_000)
 
 

@@ -130,13 +130,13 @@ class Anderson(MethodSpec):
         return self
 
     def memory_vectors(self, n: int) -> int:
-        """Two rings, two residuals, two iterates, the fallback's best; signs and a probe's two.
+        """Two rings, two residuals, two iterates, the fallback's best; signs and a probe's seven.
 
         A deflated restart makes what it keeps of a ring before it writes it.
         """
         steered = self.mixing == AUTO or self.randomize == "mixing"
         folded = self.directions(n) * (self.restart == "deflated")
-        return 2 * self.slots(n) + 5 + 4 * (self.restart == "auto") + steered + folded
+        return 2 * self.slots(n) + 5 + 8 * (self.restart == "auto") + steered + folded
 
     @property
     def largest_window(self) -> int:

@@ -73,8 +73,8 @@ class Broyden(MethodSpec):
     mixing: float = mixing_knob("Weight on f(z) in the first inverse Jacobian; 1 is undamped.")
 
     def memory_vectors(self, n: int) -> int:
-        """Two factors an update, the previous point and residual, and three temporaries."""
-        return 2 * self.window + 5
+        """Two factors an update, two points, two residuals, and six temporaries of an update."""
+        return 2 * self.window + 10
 
     def init(self, z: Tensor) -> BroydenState:  # (B, n)
         """No updates yet."""

@@ -128,8 +128,8 @@ class IDR(MethodSpec):
     mixing: float = mixing_knob()
 
     def memory_vectors(self, n: int) -> int:
-        """Two rings, two residuals, two iterates, the signs and two temporaries."""
-        return 2 * min(self.shadow, n) + 7
+        """Two rings, two residuals, two iterates, the signs and three temporaries."""
+        return 2 * min(self.shadow, n) + 8
 
     def init(self, z: Tensor) -> WindowState:  # (B, n)
         """An empty window and the signs of P."""
