@@ -30,9 +30,11 @@ class Frames:
     def __init__(self, problem: Problem) -> None:
         self._problem, self._lock, self._stride, self._bytes = problem, threading.Lock(), 1, 0
         self._frames: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None]] = []
-        z0, ahead = problem.z0, problem.z0.device.type in LAUNCHED_AHEAD
-        self._predict = None if ahead else problem.predict
-        shown = not ahead and (problem.picture is not None or problem.spectrum is not None)
+        z0 = problem.z0
+        # a visitor's own state may be anything, but has nothing that could be shown
+        apart = isinstance(z0, Tensor) and z0.device.type in LAUNCHED_AHEAD
+        self._predict = None if apart else problem.predict
+        shown = not apart and (problem.picture is not None or problem.spectrum is not None)
         sample = z0[:1].nbytes if shown and len(z0) else 1
         self.samples = min(len(z0), max(1, MOST_STATE // sample)) if shown else 0
 
