@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from andersonn_core import PROBLEMS
 from andersonn_core.device import DeviceState, Rules, TorchKernels
 from andersonn_core.device.interface import make_room
 from andersonn_core.least_squares import default_regularization
@@ -98,6 +99,12 @@ def broken(batch=4, n=9):
         return values
 
     return g, z0
+
+
+def stubborn():
+    """Three digits of 64, one of which circles: float32."""
+    built, some = PROBLEMS["digits_deq"](batch_size=64).build(), torch.tensor([0, 1, 44])
+    return built.f.select(some), built.z0[some]
 
 
 maps = {"affine": affine, "tanh": tanh, "broken": broken}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from device_cases import Operations, affine, broken, tanh
+from device_cases import Operations, affine, broken, stubborn, tanh
 
 from andersonn_core import (
     PROBLEMS,
@@ -148,10 +148,9 @@ def test_an_exception_of_the_map_passes_with_what_is_known():
 
 
 def test_samples_that_circle_go_on_with_plain_steps():
-    built = PROBLEMS["digits_deq"](batch_size=64).build()
-    knobs = {"rtol": 1e-5, "max_iter": 600}
-    found = on_device(built.f, built.z0, Anderson(), **knobs).run()
-    alone = on_device(built.f, built.z0, Anderson(fallback=False), **knobs).run()
+    (f, z0), knobs = stubborn(), {"rtol": 1e-5, "max_iter": 600}
+    found = on_device(f, z0, Anderson(), **knobs).run()
+    alone = on_device(f, z0, Anderson(fallback=False), **knobs).run()
     assert found.converged.all() and not alone.converged.all()
     assert found.diagnostics["fallbacks"] >= 1
     assert found.diagnostics["plain_steps"] >= 30

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from device_cases import Recorded, affine, tanh
+from device_cases import Recorded, affine, stubborn, tanh
 
-from andersonn_core import PROBLEMS, Anderson, KnobError, Picard, SolveResult, Status, solve
+from andersonn_core import Anderson, KnobError, Picard, SolveResult, Status, solve
 from andersonn_core.device.driver import DeviceDriver
 from andersonn_core.device.graph import WARM_UP, Graph
 from andersonn_core.device.looks import EVERY, LAG
@@ -145,11 +145,10 @@ def test_an_error_of_the_map_while_it_is_captured_is_raised_by_its_next_call():
 
 
 def test_plain_steps_of_a_fallback_are_made_outside_of_the_graph():
-    built = PROBLEMS["digits_deq"](batch_size=64).build()
-    knobs = {"rtol": 1e-5, "max_iter": 300}
-    expected = captured(built.f, built.z0, Anderson(), None, **knobs | {"capture": False})
-    counted = Counted(built.f)
-    found, expected = captured(counted, built.z0, Anderson(), **knobs).run(), expected.run()
+    (f, z0), knobs = stubborn(), {"rtol": 1e-5, "max_iter": 300}
+    expected = captured(f, z0, Anderson(), None, **knobs | {"capture": False})
+    counted = Counted(f)
+    found, expected = captured(counted, z0, Anderson(), **knobs).run(), expected.run()
     assert expected.diagnostics["fallbacks"] >= 1
     assert found.status.equal(expected.status) and torch.equal(found.z, expected.z)
     assert WARM_UP + EVERY + 30 < counted.calls < found.num_evals
