@@ -1,6 +1,7 @@
 """A recording: whole in every section, within its budget, on few libraries, refused if altered."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from andersonn_core.record.file import AlteredError, read, write
 from andersonn_core.record.sections import SECTIONS, record, run_section
 from andersonn_core.record.settings import Settings
 from andersonn_core.record.steps import Case, Found, Meter, ours
+from andersonn_core.record.summary import summary
 from andersonn_core.record.timings import Timing
 from andersonn_core.training.inference import forward_passes
 from andersonn_core.weights import load_digits_network
@@ -123,6 +125,28 @@ def test_the_device_and_the_cpu_agree(made):
     for row in read(made[0])["sections"]["correctness"]["rows"]:
         assert row["same_evals"] and row["same_status"]
         assert row["answer_difference"] == row["early_residual_difference"] == 0.0
+
+
+def test_a_recording_ends_with_what_it_says_in_words(made):
+    assert "Answers in float64: 4 of 4 solves with the CPU's counts and status" in made[1]
+    assert re.search(r"A step of 64 x 256: [\d.]+ ms, [\d.]+ % of a copy's rate\.", made[1])
+    assert re.search(r"A solve of 4 digits, ours: [\d.]+ m?s\.", made[1])
+    content = read(made[0])
+    case, ours = "64 x 256", {"step_seconds": 1e-5, "step_seconds_low": 8e-6}
+    ours |= {"step_seconds_high": 1.25e-5, "fraction_of_copy_bandwidth": 0.5}
+    times = {"step_seconds": 2e-4, "step_seconds_low": 1.5e-4, "step_seconds_high": 2.4e-4}
+    wall = {f"anderson_wall_seconds{end}": 1.0 for end in ("", "_low", "_high")}
+    content["sections"]["steps"]["rows"] = [
+        {"case": case, "contender": "ours"} | ours, {"case": case, "contender": "torchdeq"} | times,
+    ]  # fmt: skip
+    content["sections"]["crossover"]["rows"] = [
+        {"batch_size": 64, "gpu": gpu}
+        | {name: seconds * (1 if gpu else 3) for name, seconds in wall.items()}
+        for gpu in (False, True)
+    ]
+    told = " ".join(summary(content))
+    assert "0.01 ms, 50 % of a copy's rate; torchdeq's takes 20x (12x to 30x) as long." in told
+    assert "the CPU's time over the GPU's: 3.0x (3.0x to 3.0x) at batch size 64." in told
 
 
 def test_whole_solves_meet_the_tolerance_at_their_answers(made):

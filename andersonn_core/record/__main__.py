@@ -11,6 +11,7 @@ from andersonn_core.problems.base import available_device
 from andersonn_core.record.file import write
 from andersonn_core.record.sections import record
 from andersonn_core.record.settings import Settings
+from andersonn_core.record.summary import summary
 from andersonn_core.specs import KnobError
 
 FOLDER = Path("assets") / "recordings"
@@ -42,8 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     content = record(Settings(device, typed.quick), typed.minutes)
     path = write(content, typed.folder)
-    for note in content["notes"]:
-        print(note)
+    for line in [*content["notes"], *summary(content)]:
+        print(line)
     failed = [name for name, section in content["sections"].items() if section["failed"]]
     if failed:
         print(f"These sections failed and say why: {', '.join(failed)}.", file=sys.stderr)
