@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words
@@ -36,13 +33,3 @@ def is_device_failure(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """The line of a message that says what happened; CUDA adds some that don't."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def unless_the_device_failed() -> Iterator[None]:
-    """Do what has to be done after a failure, as far as a device that failed still lets it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_device_failure(error):
-            raise

@@ -19,9 +19,8 @@ WORKING = {
     torch.bfloat16: torch.float32,
 }
 
-WITHOUT_DOUBLE = frozenset(
-    {"mps"}
-)  # devices that have no float64: what needs it is done on the CPU
+# devices that have no float64: what needs it is done on the CPU
+WITHOUT_DOUBLE = frozenset({"mps"})
 
 
 def beside_double(values: Tensor) -> Tensor:

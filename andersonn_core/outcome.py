@@ -55,8 +55,8 @@ def result_of(
     return result
 
 
-def attach_partial(error: BaseException, make: Callable[[], SolveResult]) -> None:
-    """Give an exception that ends a solve the partial result, or a note on why there is none."""
+def attach_partial(error: BaseException, make: Callable[[], Any]) -> None:
+    """Give an exception that ends a run the partial result, or a note on why there is none."""
     try:
         error.partial_result = make()  # type: ignore[attr-defined]
     except Exception as lost:  # of a device that is gone, say: the first error is the one to tell

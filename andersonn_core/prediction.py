@@ -178,6 +178,7 @@ class _Run:
 
     @classmethod
     def of(cls, result: SolveResult, rtol: float, part: float, fraction: float) -> _Run:
+        """The first `part` of a run, forecast to its tolerance."""
         seen = min(max(HANDFUL, math.ceil(part * result.num_evals)), result.num_evals)
         seen = _moving(result, seen, fraction)
         _, levels = levels_of(result, 0.0, fraction)

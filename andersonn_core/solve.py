@@ -98,15 +98,9 @@ def solve(
     if not callable(f):
         raise KnobError(f"f = {f!r} is not callable: give a function z -> f(z).")
     knobs = SolveKnobs(
-        rtol=rtol,
-        atol=atol,
-        max_iter=max_iter,
-        batch_dims=batch_dims,
-        compact=compact,
-        profile=profile,
-        capture=capture,
-        **misspelled,
-    )
+        rtol=rtol, atol=atol, max_iter=max_iter, batch_dims=batch_dims, compact=compact,
+        profile=profile, capture=capture, **misspelled,
+    )  # fmt: skip
     name = f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', type(f).__qualname__)}"
     record = knobs.to_dict() | {"problem": None, "map": name, "method": method.to_dict()}
     if group is None:

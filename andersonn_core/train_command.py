@@ -155,6 +155,7 @@ def _progress() -> Iterator[Callable[[str], Callable[[TrainEvent], None] | None]
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
         def show(label: str) -> Callable[[TrainEvent], None] | None:
+            """A bar for one training; None where nobody looks at a terminal."""
             if not console.is_terminal:
                 return None
             task = progress.add_task(label, total=1.0)

@@ -125,6 +125,12 @@ def test_the_first_error_of_a_broken_capture_is_the_one_that_is_said():
     assert graph.replay(WARM_UP + 1, 99) is None
     assert graph.note.endswith("ArithmeticError: the cause")
     assert graph.replay(WARM_UP + 3, 99) is None  # tried once
+    try:  # what the caller was about is no cause
+        raise KeyError("the caller's")
+    except KeyError:
+        graph = Graph(lambda: None, EVERY, capture)
+        graph.replay(WARM_UP + 1, 99)
+    assert graph.note.endswith("ArithmeticError: the cause")
 
 
 def test_an_error_of_the_map_while_it_is_captured_is_raised_by_its_next_call():

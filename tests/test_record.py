@@ -17,6 +17,7 @@ from andersonn_core.data import load_digits
 from andersonn_core.device import graph
 from andersonn_core.kernels.torch_rows import TorchRows
 from andersonn_core.record import sections as all_sections
+from andersonn_core.record import solves as solve_section
 from andersonn_core.record import steps as step_section
 from andersonn_core.record.__main__ import main
 from andersonn_core.record.budget import WHOLE, Budget
@@ -153,9 +154,31 @@ def test_whole_solves_meet_the_tolerance_at_their_answers(made):
     rows = {row["contender"]: row for row in read(made[0])["sections"]["solves"]["rows"]}
     assert set(rows) == {"ours", "ours, captured", "torchdeq"}
     assert rows["ours"]["worst_residual"] <= rows["ours"]["rtol"] == 1e-4
-    assert rows["ours"]["map_calls"] > 10 and rows["ours"]["seconds"] > 0
+    assert rows["ours"]["evaluations"] > 10 and rows["ours"]["seconds"] > 0
     assert "torchdeq cannot be imported here" in rows["torchdeq"]["absent"]
     assert "not launched ahead" in rows["ours, captured"]["absent"]
+
+
+def test_a_solve_that_is_not_captured_is_absent_and_not_timed_as_one_that_is(monkeypatch):
+    from device_cases import Recorded
+
+    for module in (sys.modules["andersonn_core.solve"], step_section):
+        monkeypatch.setattr(module, "LAUNCHED_AHEAD", frozenset({"cpu"}))
+
+    def rows(record):
+        monkeypatch.setattr(graph, "record", record)
+        found = solve_section.solves(QUICK, Budget(60.0).until(1.0))
+        return {row["contender"]: row for row in found}
+
+    whole = rows(Recorded)
+    assert whole["ours, captured"]["evaluations"] == whole["ours"]["evaluations"]
+    assert whole["ours, captured"]["rounds"] == 2
+
+    def refused(work):
+        raise RuntimeError("operation not permitted")
+
+    absent = rows(refused)["ours, captured"]
+    assert "RuntimeError: operation not permitted" in absent["absent"] and "seconds" not in absent
 
 
 def test_a_missing_peer_is_called_absent(made):

@@ -21,6 +21,7 @@ def transposed_step(state: WindowState) -> Rows:
     du, dg = (ring.transpose(0, 1) for ring in (window.du, window.dg))  # (B, m, n)
 
     def apply(v: Tensor) -> Tensor:  # (B, n) -> (B, n)
+        """The transposed step from v."""
         if len(v) != len(du):  # compacted, and stopped before the whole batch was taken up again
             return v
         rhs = torch.einsum("bmn,bn->bm", du.to(v), v)

@@ -6,6 +6,7 @@ replay does is therefore the same work on the same memory, whatever f's own code
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -44,16 +45,20 @@ class Graph:
         return self._replay
 
     def _try(self) -> None:
+        handled = sys.exception()  # of whoever called: none of ours
         try:
             self._replay = self._capture(self._work)
         except Exception as error:  # of f, of a library, of CUDA: launched by itself f may do
-            self.note = f"not captured, every step was launched by itself: {_reason(error)}"
+            self.note = (
+                f"not captured, every step was launched by itself: {_reason(error, handled)}"
+            )
         else:
             self.note = f"captured: {self.evaluations} evaluations with their steps in one graph"
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, handled: BaseException | None) -> str:
     """The first error of a chain: those after it are about the capture that it broke."""
-    while error.__context__ is not None:
+    while error.__context__ not in (None, handled):
+        assert error.__context__ is not None
         error = error.__context__
     return f"{type(error).__name__}: {error}".splitlines()[0]

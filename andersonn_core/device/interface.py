@@ -86,9 +86,9 @@ class Choice:
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype, window: int, kept: int = 0) -> Choice:
-    """The fastest kernels for states of this type, a window of so many differences, and restarts.
+    """The fastest kernels for states of this type and a window of so many differences.
 
-    These keep so many directions.
+    `kept`: how many directions of it a restart keeps.
     """
     choice = _choice(device, dtype, window, kept)
     if kept and device.type == "cuda" and isinstance(choice.kernels, TorchKernels):

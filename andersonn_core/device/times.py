@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from andersonn_core import recorder
 from andersonn_core.arrays import Floats
 from andersonn_core.timing import Clock
 
 # The parts of an evaluation in their order: f, the three kernels, what the host sends.
-PARTS = "map", "gram", "solve", "mix", "bookkeeping"
+PARTS = "map", *recorder.PARTS, "bookkeeping"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class _Row:
 
 @dataclass
 class Times:
-    """The rows of one solve, one for each evaluation that was begun."""
+    """The rows of one solve, one for each evaluation that was made."""
 
     clock: Clock
     profile: bool

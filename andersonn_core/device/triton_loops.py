@@ -64,6 +64,14 @@ def too_large(values, MOST: tl.constexpr):
     return tl.sum(tl.where(lost, 1.0, 0.0).to(tl.float64))
 
 
+@triton.jit
+def leave(products, row, rhs, m: tl.constexpr, M: tl.constexpr):
+    """The inner products of one part with the newest difference, then with g."""
+    j, kind = tl.arange(0, M), products.dtype.element_ty
+    tl.store(products + j, row.to(kind), mask=j < m)
+    tl.store(products + m + j, rhs.to(kind), mask=j < m)
+
+
 @triton.jit(do_not_specialize=["parts", "tiles"])
 def advance(
     z, last_z, f_z, g, du, dg, scale, status, evals, products, squares, knobs,
@@ -120,9 +128,7 @@ def advance(
             tl.store(g + at, now, mask=inside)
     out = b * parts + part
     if not PLAIN:
-        kind = products.dtype.element_ty
-        tl.store(products + out * 2 * m + j, row.to(kind), mask=j < m)
-        tl.store(products + out * 2 * m + m + j, rhs.to(kind), mask=j < m)
+        leave(products + out * 2 * m, row, rhs, m, M)
     tl.store(squares + out * SQUARES, of_g)
     tl.store(squares + out * SQUARES + 1, of_f)
     tl.store(squares + out * SQUARES + 2, of_dz)

@@ -55,6 +55,7 @@ class Settings:
             return None
 
         def columns(matrix: Floats, used: Flags) -> Flags:  # (B, m, m), (B, m)
+            """What the rules leave; FILTER for those who lose something."""
             if limit is not None:
                 used = newest(used, stored, limit)
             taken = used

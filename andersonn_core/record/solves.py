@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,21 +14,30 @@ from andersonn_core.problems import PROBLEMS
 from andersonn_core.record.budget import Share
 from andersonn_core.record.settings import Row, Settings, place
 from andersonn_core.record.spreads import spread, wall_seconds
-from andersonn_core.record.steps import PEER, WINDOW
-from andersonn_core.solve import LAUNCHED_AHEAD, solve
+from andersonn_core.record.steps import (
+    CAPTURED,
+    PEER,
+    WINDOW,
+    UncapturedError,
+    not_ahead,
+    replayed_seconds,
+)
+from andersonn_core.results import SolveResult
+from andersonn_core.solve import solve
 
 BATCH_SIZE, RTOL, MAX_ITER = 64, 1e-4, 200
 Map = Callable[[Tensor], Tensor]  # (B, ...) -> (B, ...)
-Solver = Callable[[Map, Tensor], Any]
 
 
-@dataclass
-class _Solves:
-    """What the solves of one contender gave."""
+@dataclass(frozen=True)
+class Answer:
+    """Where a solve ended, and how often f was evaluated on the way."""
 
-    seconds: list[float] = field(default_factory=list)  # wall clock
-    calls: int = 0  # of the map's Python, in one solve
-    z: Tensor | None = None  # (B, ...) the last answer
+    z: Tensor  # (B, ...)
+    evaluations: int
+
+
+Solver = Callable[[Map, Tensor], Answer]
 
 
 def solves(settings: Settings, share: Share) -> Iterator[Row]:
@@ -36,42 +45,35 @@ def solves(settings: Settings, share: Share) -> Iterator[Row]:
     device, size = settings.device, settings.of(BATCH_SIZE, 4)
     built = PROBLEMS["digits_deq"](batch_size=size, device=str(device)).build()
     head = {"problem": "digits_deq", "batch_size": size, "rtol": RTOL, **place(device)}
-    contenders, absent = {}, {}
-    for name, make in _CONTENDERS.items():
-        try:
-            contenders[name] = make(device)
-        except ImportError as error:
-            absent[name] = str(error)
-    found = {name: _Solves() for name in contenders}
-    for number in share.over(range(1 + settings.of(11, 2))):
-        for name, contender in contenders.items():
-            _take(found[name], contender, built.f, built.z0, warm=number > 0)
-    if any(numbers.seconds for numbers in found.values()):
-        yield from (head | {"contender": name, "absent": why} for name, why in absent.items())
-    for name, numbers in found.items():
-        if numbers.seconds and numbers.z is not None:
-            yield {
-                **head, "contender": name, "rounds": len(numbers.seconds),
-                **spread("seconds", numbers.seconds), "map_calls": numbers.calls,
-                "worst_residual": _worst(built.f, numbers.z),
-            }  # fmt: skip
-
-
-def _take(found: _Solves, contender: Solver, f: Map, z0: Tensor, warm: bool) -> None:
-    calls = 0
-
-    def counted(z: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return f(z)
-
-    def once() -> None:
-        found.z = contender(counted, z0)
-
-    seconds = wall_seconds(z0.device, once)
-    found.calls = calls
+    made = {name: make(device) for name, make in CONTENDERS.items()}
+    contenders = {name: each for name, each in made.items() if not isinstance(each, str)}
+    absent = {name: each for name, each in made.items() if isinstance(each, str)}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    answers: dict[str, Answer] = {}
+    for _ in share.over(range(1 + settings.of(11, 2))):
+        for name, contender in list(contenders.items()):
+            try:
+                wall, answers[name] = _timed(contender, built.f, built.z0)
+                seconds[name].append(wall)
+            except UncapturedError as error:
+                del contenders[name]
+                absent[name] = str(error)
+    warm = {name: seconds[name][1:] for name in contenders if seconds[name][1:]}
     if warm:
-        found.seconds.append(seconds)
+        yield from (head | {"contender": name, "absent": why} for name, why in absent.items())
+    for name, walls in warm.items():
+        yield {
+            **head, "contender": name, "rounds": len(walls), **spread("seconds", walls),
+            "evaluations": answers[name].evaluations,
+            "worst_residual": _worst(built.f, answers[name].z),
+        }  # fmt: skip
+
+
+def _timed(contender: Solver, f: Map, z0: Tensor) -> tuple[float, Answer]:
+    """Wall seconds of a solve, and its answer."""
+    answers: list[Answer] = []
+    seconds = wall_seconds(z0.device, lambda: answers.append(contender(f, z0)))
+    return seconds, answers[0]
 
 
 def _worst(f: Map, z: Tensor) -> float:  # (B, ...)
@@ -82,32 +84,50 @@ def _worst(f: Map, z: Tensor) -> float:  # (B, ...)
     return float(residual.max())
 
 
-def _ours(device: torch.device, **knobs: Any) -> Solver:
-    method = Anderson(window=WINDOW)
-    return lambda f, z0: solve(f, z0, method, rtol=RTOL, max_iter=MAX_ITER, **knobs).z
+def _solved(f: Map, z0: Tensor, **knobs: Any) -> SolveResult:
+    return solve(f, z0, Anderson(window=WINDOW), rtol=RTOL, max_iter=MAX_ITER, **knobs)
 
 
-def _captured(device: torch.device) -> Solver:
-    """Raises ImportError where nothing is captured."""
-    if device.type not in LAUNCHED_AHEAD:
-        raise ImportError(f"only a GPU has it: {device.type} is not launched ahead")
-    return _ours(device, capture=True)
-
-
-def _peer(device: torch.device) -> Solver:
-    try:
-        from torchdeq.solver.anderson import anderson_solver
-    except ImportError as error:
-        raise ImportError(f"torchdeq cannot be imported here: {error}") from error
-
-    def run(f: Map, z0: Tensor) -> Tensor:
-        with torch.no_grad():
-            z, _, _ = anderson_solver(f, z0, m=WINDOW + 1, max_iter=MAX_ITER, tol=RTOL,
-                                      stop_mode="rel")  # fmt: skip
-        answer: Tensor = z
-        return answer
+def _ours(device: torch.device) -> Solver | str:
+    def run(f: Map, z0: Tensor) -> Answer:
+        """Launched step by step."""
+        result = _solved(f, z0)
+        return Answer(result.z, result.num_evals)
 
     return run
 
 
-_CONTENDERS = {"ours": _ours, "ours, captured": _captured, PEER: _peer}
+def _captured(device: torch.device) -> Solver | str:
+    def run(f: Map, z0: Tensor) -> Answer:
+        """Replayed, or UncapturedError."""
+        result = _solved(f, z0, capture=True)
+        replayed_seconds(result)
+        return Answer(result.z, result.num_evals)
+
+    return not_ahead(device) or run
+
+
+def _peer(device: torch.device) -> Solver | str:
+    try:
+        from torchdeq.solver.anderson import anderson_solver
+    except ImportError as error:
+        return f"torchdeq cannot be imported here: {error}"
+
+    def run(f: Map, z0: Tensor) -> Answer:
+        """Its evaluations are counted at the map."""
+        calls: list[None] = []
+
+        def counted(z: Tensor) -> Tensor:  # (B, ...)
+            """Evaluate f."""
+            calls.append(None)
+            return f(z)
+
+        knobs: Any = {"m": WINDOW + 1, "max_iter": MAX_ITER, "tol": RTOL, "stop_mode": "rel"}
+        with torch.no_grad():
+            z, _, _ = anderson_solver(counted, z0, **knobs)
+        return Answer(z, len(calls))
+
+    return run
+
+
+CONTENDERS = {"ours": _ours, CAPTURED: _captured, PEER: _peer}

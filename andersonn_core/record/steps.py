@@ -16,6 +16,7 @@ from andersonn_core.methods import Anderson
 from andersonn_core.record.budget import Share
 from andersonn_core.record.settings import Row, Settings, place
 from andersonn_core.record.spreads import settle, spread, wall_seconds
+from andersonn_core.results import SolveResult
 from andersonn_core.roofline import mixing_work
 from andersonn_core.solve import LAUNCHED_AHEAD, solve
 from andersonn_core.timing import Clock, clock_for
@@ -117,24 +118,32 @@ def ours(method: Anderson, case: Case) -> Contender:
     """Our solve with a tolerance that nobody meets."""
 
     def run(f: Meter, z0: Tensor) -> Ran:
+        """One solve to the last evaluation, timed by the map's marks."""
         history = solve(f, z0, method, rtol=0.0, max_iter=case.steps).history
         return Ran(float(history.depth[WARM : case.steps - 1].nanmean()))
 
     return run
 
 
+def replayed_seconds(result: SolveResult) -> float:
+    """Of an evaluation with its step, on average; raises UncapturedError if none was replayed."""
+    history = result.history
+    replayed = history.map_seconds[history.method_seconds.isnan()]
+    if not len(replayed):
+        raise UncapturedError(" ".join(result.notes))
+    return float(replayed.mean())
+
+
 def captured(case: Case) -> Contender:
     """The same with map and step in one graph; raises UncapturedError where there was none."""
 
     def run(f: Meter, z0: Tensor) -> Ran:
+        """One solve to the last evaluation, timed by its history."""
         knobs: Any = {"rtol": 0.0, "max_iter": case.steps, "capture": True}
         result = solve(f.plain, z0, OURS["ours"], **knobs)
-        history = result.history
-        replayed = history.map_seconds[history.method_seconds.isnan()]
-        if not len(replayed):
-            raise UncapturedError(next(note for note in result.notes if "not captured" in note))
-        depth = float(history.depth[WARM : case.steps - 1].nanmean())
-        return Ran(depth, float(replayed.mean()))
+        seconds = replayed_seconds(result)
+        depth = float(result.history.depth[WARM : case.steps - 1].nanmean())
+        return Ran(depth, seconds)
 
     return run
 
@@ -144,6 +153,7 @@ def peer(case: Case) -> Contender:
     from torchdeq.solver.anderson import anderson_solver
 
     def run(f: Meter, z0: Tensor) -> Ran:
+        """One solve to the last evaluation."""
         anderson_solver(f, z0, m=WINDOW + 1, max_iter=case.steps, tol=1e-30, stop_mode="rel",
                         indexing=None)  # fmt: skip
         return Ran()
@@ -205,10 +215,17 @@ def case_rows(case: Case, device: torch.device, share: Share, bandwidth: float) 
             yield head | {"contender": name} | numbers.row(case, name, bandwidth)
 
 
+def not_ahead(device: torch.device) -> str:
+    """Why nothing is launched ahead there; empty if it is."""
+    if device.type in LAUNCHED_AHEAD:
+        return ""
+    return f"only a GPU has it: {device.type} is not launched ahead"
+
+
 def obstacle(name: str, case: Case, device: torch.device) -> Contender | str:
     """A contender that can run this shape here, or why it cannot."""
-    if name in AHEAD_ONLY and device.type not in LAUNCHED_AHEAD:
-        return f"only a GPU has it: {device.type} is not launched ahead"
+    if name in AHEAD_ONLY and (why := not_ahead(device)):
+        return why
     vectors = case.batch * case.n * FLOAT.itemsize
     needed = solve_bytes(OURS.get(name, OURS["ours"]), case.batch, case.n, FLOAT) + HELD * vectors
     if name == PEER:  # two rings of iterates, their difference, and what a step computes with

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from andersonn_core.curves import residual_bands
 from andersonn_core.data import ImageSet
-from andersonn_core.faults import is_device_failure, is_out_of_memory, unless_the_device_failed
+from andersonn_core.faults import is_device_failure, is_out_of_memory
 from andersonn_core.models import Equilibrium, Network
+from andersonn_core.outcome import attach_partial
 from andersonn_core.runcard import RunCard, device_name
 from andersonn_core.specs import KnobError
 from andersonn_core.training.batches import Batches, learning_rate, split
@@ -290,8 +291,7 @@ class Trainer:
     def _fail(self, error: TrainingError, cause: BaseException | None) -> NoReturn:
         self.at.reason, self.at.sentence = "failed", str(error)
         self._tell_end("failed", str(error))
-        with unless_the_device_failed():
-            error.partial_result = self.result()
+        attach_partial(error, self.result)
         raise error from cause
 
     def _tell_end(self, reason: Reason, sentence: str) -> None:
