@@ -23,17 +23,17 @@ help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
 
 lab: ## Start the dashboard and print its address (Ctrl+C stops it)
-	@$(SETUP) lab,data
+	@$(SETUP) lab,data,sweeps
 	@port=$$($(RUN) setup_env.py --free-port "$(PORT)") && \
 	echo "Anderson Lab starts at  http://127.0.0.1:$$port/app  (Ctrl+C stops it)" && \
 	exec $(RUN) -m panel serve lab/app.py --address 127.0.0.1 --port $$port
 
 test: ## Run all tests (browser tests skip where there is no Chromium)
-	@$(SETUP) lab,data,test
+	@$(SETUP) lab,data,sweeps,test
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 notebooks: ## Open JupyterLab on the teaching notebooks
-	@$(SETUP) lab,data,notebooks
+	@$(SETUP) lab,data,sweeps,notebooks
 	@$(RUN) -m jupyter lab --notebook-dir=notebooks $(AS_ROOT)
 
 bench: bench-steps bench-restarts bench-wall bench-choices bench-predictions ## These five; tables and run cards go to benchmarks/results

@@ -13,6 +13,7 @@ from andersonn_core.results import Event, History, NotConvergedError, SolveResul
 from andersonn_core.runcard import RunCard
 from andersonn_core.solve import SolveSpec, solve
 from andersonn_core.specs import KnobError
+from andersonn_core.sweeps import Between, Sweep
 from andersonn_core.training import Trainer, TrainResult, TrainSpec
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "PROBLEMS",
     "Anderson",
     "Auto",
+    "Between",
     "Broyden",
     "Crossover",
     "Event",
@@ -42,6 +44,7 @@ __all__ = [
     "SolveSpec",
     "Status",
     "Step",
+    "Sweep",
     "TrainResult",
     "TrainSpec",
     "Trainer",

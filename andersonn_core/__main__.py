@@ -29,7 +29,6 @@ from andersonn_core.options import (
     one_of,
     print_json,
     signature_of,
-    torch_threads,
 )
 from andersonn_core.problems import PROBLEMS, ProblemSpec
 from andersonn_core.report import (
@@ -42,6 +41,9 @@ from andersonn_core.results import SolveResult, Status
 from andersonn_core.runcard import RunCard, rerun
 from andersonn_core.solve import SolveSpec
 from andersonn_core.specs import Spec
+from andersonn_core.store_command import store_app
+from andersonn_core.sweep_command import sweep
+from andersonn_core.timing import torch_threads
 from andersonn_core.train_command import train_app
 from andersonn_core.words import residual_text
 
@@ -193,6 +195,10 @@ def _remarks(named: Mapping[str, SolveResult]) -> str:
         failed = sorted(set(run.status.tolist()) - {int(Status.CONVERGED)})
         lines += [f"{name}, {Status(code).name}: {Status(code).advice}" for code in failed]
     return "\n".join(lines)
+
+
+app.command("sweep")(sweep)
+app.add_typer(store_app, name="store")
 
 
 @app.command("rerun")

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
-import torch
 import typer
 
 from andersonn_core.data import DataError
 from andersonn_core.report import option_name
-from andersonn_core.specs import Knob, KnobError, Spec
+from andersonn_core.specs import Knob, KnobError, Spec, typed
 from andersonn_core.training import TrainingError
 from andersonn_core.words import jsonable
 
@@ -73,24 +72,7 @@ def knobs_of(specs: Sequence[type[Spec]]) -> dict[str, Knob]:
 def given(knobs: Mapping[str, Knob], options: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs that were given, as values."""
     texts = {name: options[name] for name in knobs if options[name] is not None}
-    return {name: _value(knobs[name], text) for name, text in texts.items()}
-
-
-def _value(declared: Knob, text: Any) -> Any:
-    """What was typed as the knob's kind of value; what is none stays text, and is refused."""
-    if not isinstance(text, str) or declared.kind == "text":
-        return text
-    if declared.optional and text.lower() == "none":
-        return None
-    choices = {str(choice): choice for choice in declared.choices}
-    if text in choices:
-        return choices[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return {name: typed(knobs[name], text) for name, text in texts.items()}
 
 
 def one_of(option: str, name: str, table: Mapping[str, T]) -> T:
@@ -114,17 +96,6 @@ def interruptible() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """As many threads for torch as were asked for, in the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -91,6 +92,28 @@ def trainings_report(results: Mapping[int, TrainResult]) -> Table:
     return _table(headings, rows, "Trainings", numbers=range(2, len(headings)))
 
 
+def sweep_report(points: pd.DataFrame, axes: Sequence[str], most: int = 20) -> Table:
+    """The points of a sweep, as `by_point` orders them, the first `most`."""
+    rows = [
+        [
+            *(_text(point[name]) for name in axes),
+            f"{point['converged']} of {point['trials']}",
+            *(_count(point[name]) for name in ("median", "low", "high")),
+        ]
+        for point in points.head(most).to_dict("records")
+    ]
+    headings = (*axes, "converged", "median\nevals", "10 %", "90 %")
+    title = "Points" if len(points) <= most else f"The best {most} of {len(points):,} points"
+    return _table(headings, rows, title, numbers=range(len(axes), len(headings)))
+
+
+def frame_report(frame: pd.DataFrame, title: str, most: int = 50) -> Table:
+    """The first rows of a frame as they are."""
+    rows = [[_text(value) for value in row] for row in frame.head(most).itertuples(index=False)]
+    told = title if len(frame) <= most else f"{title}: the first {most} of {len(frame):,}"
+    return _table(list(frame), rows, told, numbers=())
+
+
 def percents_text(part: float) -> str:
     """An accuracy with a digit after the point: 0.9917 -> "99.2 %"."""
     return f"{100 * part:.1f} %" if math.isfinite(part) else "-"
@@ -121,6 +144,10 @@ def _table(
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else "-"
 
 
 def _text(value: Any) -> str:

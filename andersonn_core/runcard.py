@@ -182,6 +182,11 @@ def code_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+def code_version() -> str:
+    """Version + hash of the package's sources: what a stored number was computed by."""
+    return f"{_versions()['andersonn_core']}+{code_hash()}"
+
+
 @functools.cache
 def _versions() -> Mapping[str, str]:
     # At the top it would be a circle: the package is being imported when this module is.

@@ -123,6 +123,25 @@ def knob(
     return field
 
 
+def typed(declared: Knob, text: Any) -> Any:
+    """What was typed as the knob's kind of value; what is none stays text, and is refused."""
+    if not isinstance(text, str) or declared.kind in ("text", "spec"):
+        return text
+    if declared.optional and text.lower() == "none":
+        return None
+    if declared.kind == "switch":
+        return {"true": True, "false": False}.get(text.lower(), text)
+    choices = {str(choice): choice for choice in declared.choices}
+    if text in choices:
+        return choices[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _judged(number: TypeAdapter[float], value: Any) -> Any:
     if not isinstance(value, str):
         number.validate_python(value)

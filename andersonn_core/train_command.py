@@ -26,11 +26,11 @@ from andersonn_core.options import (
     one_of,
     print_json,
     signature_of,
-    torch_threads,
 )
 from andersonn_core.report import percents_text, trainings_report
 from andersonn_core.specs import KnobError
 from andersonn_core.student import mean_interval
+from andersonn_core.timing import torch_threads
 from andersonn_core.training import BatchDone, TrainEvent, TrainResult, TrainSpec
 
 SEEDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")

@@ -17,6 +17,18 @@ def seconds_text(seconds: float) -> str:
     return f"{_short(seconds)} s" if abs(seconds) >= 0.9995 else f"{_short(seconds * 1e3)} ms"
 
 
+def duration_text(seconds: float) -> str:
+    """A time to wait: 48.2 -> "48 s", 130 -> "2 min 10 s", 4000 -> "1 h 7 min"."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
 def interval_text(low: float, high: float) -> str:
     """A range of durations in one unit: (0.020, 0.023) -> "20 to 23 ms"."""
     upper = seconds_text(high)

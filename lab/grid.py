@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from andersonn_core import KnobError, SolveResult, SolveSpec, Status, Step
+from andersonn_core.cache import Cache
 from andersonn_core.machine import Machine, measure_machine
 from andersonn_core.roofline import Roof, rooflines
-from lab.cache import Cache
 from lab.controls import judge_size
 from lab.phase import Cell, Plan, Setting, Spread, leaders, measured, spread
 from lab.pool import Pool, Slot

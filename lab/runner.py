@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from andersonn_core import SolveResult, SolveSpec, Status, Step
+from andersonn_core.cache import Cache
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
-from lab.cache import Cache
 from lab.frames import Frames
 from lab.pool import Pool, Slot
 from lab.pump import Pump

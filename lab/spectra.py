@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from andersonn_core import SolveSpec
+from andersonn_core.cache import Cache
 from andersonn_core.polynomial import half_plane, jacobian, mirrored, residual_polynomial
 from andersonn_core.problems import ProblemSpec
-from lab.cache import Cache
 
 MOST_ELEMENTS = 4096  # of a state whose polynomial is drawn
 MOST_DIFFERENCED = 256  # of a nonlinear map whose Jacobian is taken by differences

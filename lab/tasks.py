@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from andersonn_core import KnobError, SolveResult, SolveSpec, Step, solve
+from andersonn_core.cache import Cache
 from andersonn_core.driver import SolveKnobs
 from andersonn_core.faults import is_device_failure, is_out_of_memory
 from andersonn_core.methods import MethodSpec
 from andersonn_core.problems import Problem
-from lab.cache import Cache
 
 THREADS = 1  # torch threads of a run: small maps are slower with more, and CPU time sees only one
 LONGEST_SENTENCE = 300

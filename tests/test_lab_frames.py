@@ -9,8 +9,8 @@ import torch
 from lab_cases import specs
 
 from andersonn_core import PROBLEMS, Anderson, Picard, SolveSpec
+from andersonn_core.cache import OVERHEAD, Cache, num_bytes
 from lab import frames
-from lab.cache import OVERHEAD, Cache, num_bytes
 from lab.frames import Frames
 
 

@@ -21,11 +21,13 @@ EXTRAS = PROJECT["optional-dependencies"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 
 CONDA_NAMES = {"torch": "pytorch"}
-IN_CONDA = ("lab", "notebooks", "data")
+IN_CONDA = ("lab", "notebooks", "data", "sweeps")
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "panel-material-ui": "panel_material_ui",
     "pyyaml": "yaml",
+    "adbc-driver-sqlite": "adbc_driver_sqlite",
+    "dask-jobqueue": "dask_jobqueue",
 }
 
 
@@ -125,9 +127,9 @@ def third_party_imports(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("andersonn_core", ["bench", "data"]),
+        ("andersonn_core", ["bench", "data", "sweeps"]),
         ("lab", ["lab", "notebooks"]),
-        ("tests", ["lab", "data", "test", "bench"]),  # peers are asked where they are installed
+        ("tests", ["lab", "data", "sweeps", "test", "bench"]),  # peers are asked where they are installed
         ("benchmarks", ["lab", "test", "bench"]),
     ],
 )
