@@ -261,3 +261,14 @@ def lab(document: "Document") -> Iterator["Runner"]:
     made = Runner(document.publish, document.add_next_tick_callback)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def dask_cluster():
+    """The address of a Dask scheduler with two worker processes."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, scheduler_port=0
+    ) as cluster:
+        yield cluster.scheduler_address

@@ -129,7 +129,8 @@ def third_party_imports(folder: Path) -> set[str]:
     [
         ("andersonn_core", ["bench", "data", "sweeps"]),
         ("lab", ["lab", "notebooks"]),
-        ("tests", ["lab", "data", "sweeps", "test", "bench"]),  # peers are asked where they are installed
+        # peers are asked where they are installed
+        ("tests", ["lab", "data", "sweeps", "test", "bench"]),
         ("benchmarks", ["lab", "test", "bench"]),
     ],
 )

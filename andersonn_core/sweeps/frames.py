@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from andersonn_core.store import FAILED, Store
@@ -30,6 +28,6 @@ def sweep_frame(store: Store, sweep: int, crossovers: bool = True) -> pd.DataFra
     return crossing_columns(store, frame, list(axes)) if crossovers else frame
 
 
-def _reasons(store: Store, frame: pd.DataFrame) -> Any:
-    failed = frame["row"][frame["status"] == FAILED].tolist()
-    return frame["row"].map(store.reasons(failed)).fillna("").astype(str)
+def _reasons(store: Store, frame: pd.DataFrame) -> list[str]:
+    known = store.reasons(frame["row"][frame["status"] == FAILED].tolist())
+    return [known.get(row, "") for row in frame["row"].tolist()] if known else [""] * len(frame)

@@ -19,7 +19,10 @@ from andersonn_core.store.rows import Row
 from andersonn_core.sweeps.engines.base import WORKER_ENDED, Pool
 from andersonn_core.sweeps.trial import Trial, device_names, run_trial
 
+IDLE = 300.0  # seconds after which workers that nobody needs end: starting them takes some
 ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+_resting: dict[int, Any] = {}  # pools without work, by their number of workers
 
 
 class Processes(Pool):
@@ -37,10 +40,10 @@ class Processes(Pool):
         self.workers = workers or loky.cpu_count()  # those that this process may use
         self.room = self.workers + 2
         self._names: set[str] = set()
-        self._pool = self._new()
+        self._pool: Any = _resting.pop(self.workers, None)
 
     def _new(self) -> Any:
-        return loky.ProcessPoolExecutor(self.workers, timeout=None, env=ENVIRONMENT)
+        return loky.ProcessPoolExecutor(self.workers, timeout=IDLE, env=ENVIRONMENT)
 
     def devices(self, wanted: list[str]) -> set[str]:
         """The models of this machine's devices."""
@@ -49,6 +52,7 @@ class Processes(Pool):
 
     def submit(self, trial: Trial) -> Any:
         """A future of the trial's row."""
+        self._pool = self._pool or self._new()
         return self._pool.submit(run_trial, trial)
 
     def look(self) -> None:
@@ -58,24 +62,30 @@ class Processes(Pool):
     def abandon(self, futures: list[Any]) -> None:
         """Do not wait for trials under way: their workers are ended."""
         if futures:
-            self._pool.shutdown(wait=False, kill_workers=True)
+            self._end()
 
     def close(self) -> None:
-        """End the workers."""
-        self._pool.shutdown(wait=True)
+        """Let the workers rest, for the next sweep of this process."""
+        if self._pool is not None:
+            before = _resting.get(self.workers)
+            _resting[self.workers], self._pool = self._pool, None
+            if before is not None:
+                before.shutdown(wait=False)
 
     def lost(self, trials: list[Trial]) -> Iterator[Row]:
         """Run each trial again alone, and fail the one that ends its worker again."""
-        self._pool.shutdown(wait=False, kill_workers=True)
-        self._pool = self._new()
+        self._end()
         for trial in trials:
             future = self.submit(trial)
             if not isinstance(future.exception(), self.died):
                 yield from self._rows(future, trial, {})
                 continue
             yield trial.failed(WORKER_ENDED, self._device())
-            self._pool.shutdown(wait=False, kill_workers=True)
-            self._pool = self._new()
+            self._end()
+
+    def _end(self) -> None:
+        self._pool.shutdown(wait=False, kill_workers=True)
+        self._pool = None
 
     def _taken_along(self, waiting: dict[Any, Trial]) -> list[Trial]:
         """One death ends the pool: what was under way is all lost."""
