@@ -30,10 +30,9 @@ class Difference:
 
     @property
     def label(self) -> str:
-        """The name as a sentence has it: "torch version", "data digits", "method.window"."""
+        """The name as a sentence has it: "torch", "data digits", "method.window"."""
         head, _, rest = self.name.partition(".")
-        named = {"versions": f"{rest} version", "data_hashes": f"data {rest}"}
-        return named.get(head, rest or self.part)
+        return f"data {rest}" if head == "data_hashes" else rest or self.part
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from andersonn_core.runcard import RunCard
 from andersonn_core.solve import SolveSpec
 from andersonn_core.training import BatchDone, Control, Started, TrainEvent, TrainSpec
 
-RESIDUAL_RTOL = 1e-3  # relative difference up to which residuals agree
-# In a training rounding errors grow with every step. Over two epochs of the digits model, another
-# number of threads or another kind of processor moved the loss by less than 1 %.
-LOSS_RTOL = 0.05
+RESIDUAL_RTOL = 1e-3  # difference up to which residuals agree, over theirs or over the tolerance
+# In a training rounding errors grow with every step. Over 64 steps of the digits model, two threads
+# and another instruction set moved the last loss by 2 %, the evaluations by 1 %, accuracies by 0.3
+# points.
+LOSS_RTOL, LOSS_ATOL = 0.05, 0.01
 EVALS_RTOL = 0.05
 ACCURACY_ATOL = 0.02  # two points
 BITS = ("weights_digest", "best_epoch")  # judged only where nothing that rounds differs
@@ -67,9 +68,11 @@ class RerunReport:
 def rerun(card: RunCard, residual_rtol: float = RESIDUAL_RTOL) -> RerunReport:
     """Run the card's spec again, with its torch threads as far as there are cores, and compare.
 
-    Counts and data must be equal, residuals close. Of a training loss, evaluations and accuracies
-    must be close, and the weights equal to the last bit where code, versions, device and threads
-    are the same; knobs that were changed while it ran are changed at the same steps.
+    Counts and data must be equal, residuals close: their difference at most `residual_rtol` of the
+    larger one or of the solve's rtol, below which there may be rounding alone. Of a training
+    loss, evaluations and accuracies must be close, and the weights equal to the last bit where
+    code, versions, device and threads are the same; knobs that were changed while it ran are
+    changed at the same steps.
 
     Raises ValueError for a card of a map that was given as code, of a run without numbers or
     without an end of its own, and KnobError for knobs or a device that are not to be had here.
@@ -82,8 +85,8 @@ def rerun(card: RunCard, residual_rtol: float = RESIDUAL_RTOL) -> RerunReport:
         else:
             repeated = _train_again(spec, card.summary.get("changes", []))
             within = (
-                f"loss and evaluations within {LOSS_RTOL:.0%}, accuracies within "
-                f"{100 * ACCURACY_ATOL:g} points"
+                f"evaluations within {EVALS_RTOL:.0%}, loss within {LOSS_RTOL:.0%} or "
+                f"{LOSS_ATOL:g}, accuracies within {100 * ACCURACY_ATOL:g} points"
             )
     circumstances = diff_cards(card, repeated)
     return RerunReport(
@@ -169,10 +172,14 @@ def _compare(
 ) -> Iterator[Comparison]:
     """The numbers of both, and the data: of what is in either."""
     old, new = (dict(_numbers(card)) for card in (recorded, repeated))
-    same = not circumstances.of(*WHERE)
+    same, floor = not circumstances.of(*WHERE), residual_rtol * recorded.spec.get("rtol", 0.0)
     for name in old | new:
-        pair = old.get(name, ABSENT), new.get(name, ABSENT)
-        yield Comparison(name, *pair, _agrees(name, *pair, same, residual_rtol))
+        one, other = old.get(name, ABSENT), new.get(name, ABSENT)
+        if name.startswith("relative_residual"):
+            agrees: bool | None = _close(one, other, residual_rtol, floor)
+        else:
+            agrees = _agrees(name, one, other, same)
+        yield Comparison(name, one, other, agrees)
 
 
 def _numbers(card: RunCard) -> Iterator[tuple[str, Any]]:
@@ -182,22 +189,22 @@ def _numbers(card: RunCard) -> Iterator[tuple[str, Any]]:
         yield f"data {name}", value
 
 
-def _agrees(name: str, old: Any, new: Any, same: bool, residual_rtol: float) -> bool | None:
+def _agrees(name: str, old: Any, new: Any, same: bool) -> bool | None:
     """Whether a number agrees; None where it is not judged. `same`: nothing that rounds differs."""
     if name.endswith("_seconds") or name == "clock" or (name in BITS and not same):
         return None
-    if not (_is_number(old) and _is_number(new)):
-        return bool(old == new)
-    if name.startswith("relative_residual"):
-        return math.isclose(old, new, rel_tol=residual_rtol)
     if name.endswith("accuracy"):
-        return math.isclose(old, new, rel_tol=0.0, abs_tol=ACCURACY_ATOL)
-    relative = {"loss": LOSS_RTOL, "evals": EVALS_RTOL}.get(name, 0.0)
-    return math.isclose(old, new, rel_tol=relative)
+        return _close(old, new, 0.0, ACCURACY_ATOL)
+    if name == "loss":
+        return _close(old, new, LOSS_RTOL, LOSS_ATOL)
+    return _close(old, new, EVALS_RTOL if name == "evals" else 0.0, 0.0)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _close(old: Any, new: Any, relative: float, absolute: float) -> bool:
+    """Whether two values are near each other, or, where one is no number, equal."""
+    if all(isinstance(each, int | float) for each in (old, new)):
+        return math.isclose(old, new, rel_tol=relative, abs_tol=absolute)
+    return bool(old == new)
 
 
 def _in_words(circumstances: CardDiff) -> Iterator[str]:

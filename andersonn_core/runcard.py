@@ -154,6 +154,8 @@ def _versions() -> Mapping[str, str]:
     from andersonn_core import __version__
 
     return {
+        # Processors of one name may round differently: torch takes the widest set it finds.
+        "CPU instructions": torch.backends.cpu.get_cpu_capability(),
         "andersonn_core": __version__,
         "numpy": importlib.metadata.version("numpy"),
         "python": platform.python_version(),

@@ -73,6 +73,15 @@ def test_residuals_agree_within_the_stated_tolerance(card):
     assert rerun(near, residual_rtol=0.1).agrees
 
 
+def test_residuals_far_below_the_tolerance_agree():
+    """What a direct method leaves is rounding: other instructions leave another residual."""
+    spec = SPEC.replace(problem=Affine(size=3, dtype="float64"), rtol=1e-6)
+    exact = spec.run().card
+    assert exact.summary["relative_residual"]["worst"] < 1e-3 * spec.rtol
+    twice = {name: 2 * value for name, value in exact.summary["relative_residual"].items()}
+    assert rerun(changed(exact, relative_residual=twice)).agrees
+
+
 def test_other_circumstances_are_named_as_possible_reasons(card):
     other = dataclasses.replace(
         changed(card, num_evals=1),
@@ -82,7 +91,7 @@ def test_other_circumstances_are_named_as_possible_reasons(card):
         data_hashes={"digits": "abc"},
     )
     sentence = rerun(other).sentence
-    for reason in ("torch version was 2.0.0", "code was old", "device was Another CPU"):
+    for reason in ("torch was 2.0.0", "code was old", "device was Another CPU"):
         assert reason in sentence
     assert "data digits was abc, is absent" in sentence
 
@@ -141,8 +150,8 @@ def test_a_training_run_again_has_the_same_bits(trained):
     assert all(judged[f"data {name}"] for name in trained.card.data_hashes)
     assert judged["train_seconds"] is None and judged["clock"] is None
     assert report.sentence == (
-        f"All {sum(each is not None for each in judged.values())} numbers agree (loss and "
-        "evaluations within 5%, accuracies within 2 points)."
+        f"All {sum(each is not None for each in judged.values())} numbers agree (evaluations "
+        "within 5%, loss within 5% or 0.01, accuracies within 2 points)."
     )
 
 
