@@ -12,10 +12,8 @@ from andersonn_core import KnobError, RunCard, rerun
 from andersonn_core.rerun import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDINGS = ROOT / "assets" / "recordings"
-CARDS = [
-    path for path in sorted((ASSETS).rglob("*.json")) if RECORDINGS not in path.parents
-]
+ASSETS = ROOT / "assets"
+CARDS = [path for path in sorted(ASSETS.rglob("*.json")) if path.parent.name != "recordings"]
 ENTRY = """
 papers:
   one: {title: A paper, read: nothing}
