@@ -75,7 +75,8 @@ def rerun(card: RunCard, residual_rtol: float = RESIDUAL_RTOL) -> RerunReport:
     changed at the same steps.
 
     Raises ValueError for a card of a map that was given as code, of a run without numbers or
-    without an end of its own, and KnobError for knobs or a device that are not to be had here.
+    without an end of its own, KnobError for knobs or a device that are not to be had here, and
+    DataError for images that are not.
     """
     spec = spec_of(card)
     _refuse_unfinished(card)

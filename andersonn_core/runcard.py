@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from andersonn_core.results import Status
-from andersonn_core.seal import AlteredError, digest, sealed
+from andersonn_core.seal import AlteredError, digest, parsed, sealed
 
 if TYPE_CHECKING:
     from andersonn_core.results import SolveResult
@@ -102,9 +102,9 @@ class RunCard:
         what is wrong for anything else that is no card, or a card without a digest.
         """
         try:
-            record = json.loads(text)
+            record = parsed(text)
             right = digest(record) if isinstance(record, dict) else None
-        except (ValueError, RecursionError) as error:  # no JSON, not UTF-8, or with NaN
+        except (ValueError, RecursionError) as error:  # no JSON, no text, or NaN
             raise ValueError(f"this is not a run card: {error}.") from None
         names = [item.name for item in fields(cls)]
         if right is None or set(record) - {"sha256"} != set(names):

@@ -153,6 +153,13 @@ def test_a_card_without_its_digest_is_refused_in_words(card):
         RunCard.from_json(json.dumps(record))
 
 
+def test_a_key_given_twice_is_refused(card):
+    """Python would read the second value, and a person the first."""
+    twice = card.to_json().replace('"threads": 1', '"threads": 8, "threads": 1')
+    with pytest.raises(ValueError, match="not a run card: the key 'threads' is given twice"):
+        RunCard.from_json(twice)
+
+
 def test_bytes_that_are_no_text_are_no_card(tmp_path):
     (tmp_path / "card.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="card.json: this is not a run card"):

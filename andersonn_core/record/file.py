@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from andersonn_core.seal import AlteredError, digest, sealed
+from andersonn_core.seal import AlteredError, digest, parsed, sealed
 from andersonn_core.words import jsonable
 
 SCHEMA = 3
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises AlteredError where its digest is another's, SchemaError for a recording of another
     schema, ValueError for any file that is no recording, OSError for one that cannot be read.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parsed(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not {"schema", "sha256"} <= content.keys():
         raise ValueError(f"{path.name} is not a recording.")
     if content["sha256"] != digest(content):
