@@ -100,4 +100,12 @@ def _part(name: str) -> str | None:
 
 
 def _labels(differences: tuple[Difference, ...]) -> str:
-    return ", ".join(dict.fromkeys(each.label for each in differences))
+    """The names; of two methods, or other specs, that are not of one kind only that."""
+    names = {each.name for each in differences}
+    kinds = {name.removesuffix("name") for name in names if name.endswith(".name")}
+    told = (
+        each.label
+        for each in differences
+        if each.name.endswith(".name") or not any(each.name.startswith(kind) for kind in kinds)
+    )
+    return ", ".join(dict.fromkeys(told))

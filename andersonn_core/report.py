@@ -73,10 +73,8 @@ def rerun_report(report: RerunReport) -> Table:
 
 def diff_report(diff: CardDiff, titles: tuple[str, str]) -> Table:
     """What two cards don't share, one value a row."""
-    rows = [
-        [each.part, each.name, _text(each.first), _text(each.second)] for each in diff.differences
-    ]
-    return _table(("part", "name", *titles), rows, "Differences", numbers=())
+    rows = [[each.name, _text(each.first), _text(each.second)] for each in diff.differences]
+    return _table(("name", *titles), rows, "Differences", numbers=())
 
 
 def trainings_report(results: Mapping[int, TrainResult]) -> Table:

@@ -46,9 +46,11 @@ def test_a_knob_is_named_as_a_sweep_names_its_axis(card):
 
 
 def test_knobs_that_one_of_them_lacks_are_absent(card):
-    found = names(card, SPEC.replace(method=Picard()).run().card)
+    other = SPEC.replace(method=Picard()).run().card
+    found = names(card, other)
     assert found["spec.method.name"] == ("anderson", "picard")
     assert found["spec.method.window"] == (3, ABSENT)
+    assert diff_cards(card, other).sentence.startswith("The runs differ in method.name. ")
 
 
 @pytest.mark.parametrize(
