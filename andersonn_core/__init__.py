@@ -1,5 +1,6 @@
 """Anderson acceleration and deep equilibrium models in PyTorch."""
 
+from andersonn_core.card_diff import CardDiff, diff_cards
 from andersonn_core.crossover import Crossover, crossover
 from andersonn_core.data import DATASETS
 from andersonn_core.deq import DEQ, GRADIENTS
@@ -9,8 +10,9 @@ from andersonn_core.models import MODELS, build_model
 from andersonn_core.paired import PairedTest, paired_test
 from andersonn_core.prediction import Prediction, predict
 from andersonn_core.problems import PROBLEMS
+from andersonn_core.rerun import RerunReport, rerun
 from andersonn_core.results import Event, History, NotConvergedError, SolveResult, Status
-from andersonn_core.runcard import RunCard
+from andersonn_core.runcard import AlteredCardError, RunCard
 from andersonn_core.solve import SolveSpec, solve
 from andersonn_core.specs import KnobError
 from andersonn_core.sweeps import Between, Sweep
@@ -26,10 +28,12 @@ __all__ = [
     "METHODS",
     "MODELS",
     "PROBLEMS",
+    "AlteredCardError",
     "Anderson",
     "Auto",
     "Between",
     "Broyden",
+    "CardDiff",
     "Crossover",
     "Event",
     "History",
@@ -38,6 +42,7 @@ __all__ = [
     "PairedTest",
     "Picard",
     "Prediction",
+    "RerunReport",
     "RunCard",
     "ShortRecurrence",
     "SolveResult",
@@ -50,8 +55,10 @@ __all__ = [
     "Trainer",
     "build_model",
     "crossover",
+    "diff_cards",
     "paired_test",
     "predict",
     "reading_iterates",
+    "rerun",
     "solve",
 ]

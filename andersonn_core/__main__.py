@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.status import Status as Spinner
 
+from andersonn_core.card_command import diff_command, rerun_command
 from andersonn_core.crossover import AGGREGATES, Crossover, crossover
 from andersonn_core.curves import run_table, time_split
 from andersonn_core.driver import SolveKnobs, Step
@@ -31,14 +32,8 @@ from andersonn_core.options import (
     signature_of,
 )
 from andersonn_core.problems import PROBLEMS, ProblemSpec
-from andersonn_core.report import (
-    knobs_report,
-    rerun_report,
-    runs_report,
-    split_report,
-)
+from andersonn_core.report import knobs_report, runs_report, split_report
 from andersonn_core.results import SolveResult, Status
-from andersonn_core.runcard import RunCard, rerun
 from andersonn_core.solve import SolveSpec
 from andersonn_core.specs import Spec
 from andersonn_core.store_command import store_app
@@ -58,6 +53,10 @@ solve_app = typer.Typer(
 )
 app.add_typer(solve_app, name="solve")
 app.add_typer(train_app, name="train")
+app.command("sweep")(sweep)
+app.add_typer(store_app, name="store")
+app.command("rerun")(rerun_command)
+app.command("diff")(diff_command)
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _show(runs: Runs, settings: Settings) -> None:
                 "runs": run_table(named).to_dict("records"),
                 "split": {name: time_split(run).to_dict("records") for name, run in named.items()},
                 "crossover": point and point.to_dict(),
-                "cards": {name: asdict(run.card) for name, run in named.items()},
+                "cards": {name: run.card.to_dict() for name, run in named.items()},
                 "interrupted": runs.interrupted,
             }
         )
@@ -195,24 +194,6 @@ def _remarks(named: Mapping[str, SolveResult]) -> str:
         failed = sorted(set(run.status.tolist()) - {int(Status.CONVERGED)})
         lines += [f"{name}, {Status(code).name}: {Status(code).advice}" for code in failed]
     return "\n".join(lines)
-
-
-app.command("sweep")(sweep)
-app.add_typer(store_app, name="store")
-
-
-@app.command("rerun")
-def _rerun(card: Path, as_json: AsJson = False) -> None:
-    """Run a run card again and say, number by number, whether they agree (exit code 1: no)."""
-    with explained():
-        report = rerun(RunCard.load(card))
-    if as_json:
-        numbers = [asdict(number) for number in report.numbers]
-        print_json({"agrees": report.agrees, "numbers": numbers, "differences": report.differences})
-    else:
-        Console().print(rerun_report(report))
-        print(report.sentence)
-    raise typer.Exit(0 if report.agrees else 1)
 
 
 @app.command("problems")

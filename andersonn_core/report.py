@@ -11,9 +11,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from andersonn_core.card_diff import CardDiff
 from andersonn_core.curves import run_table, time_split
+from andersonn_core.rerun import RerunReport
 from andersonn_core.results import SolveResult
-from andersonn_core.runcard import RerunReport
 from andersonn_core.specs import Spec
 from andersonn_core.training import TrainResult
 from andersonn_core.words import ratio_text, residual_text, seconds_text
@@ -69,6 +70,12 @@ def rerun_report(report: RerunReport) -> Table:
         for number in report.numbers
     ]
     return _table(("number", "card", "now", "agrees"), rows, "Rerun", numbers=())
+
+
+def diff_report(diff: CardDiff, titles: tuple[str, str]) -> Table:
+    """What two cards don't share, one value a row."""
+    rows = [[each.name, _text(each.first), _text(each.second)] for each in diff.differences]
+    return _table(("name", *titles), rows, "Differences", numbers=())
 
 
 def trainings_report(results: Mapping[int, TrainResult]) -> Table:

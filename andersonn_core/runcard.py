@@ -1,4 +1,4 @@
-"""The run card: what was run, on what, and what came out, so that anyone can rerun it."""
+"""The run card: what was run, on what, and what came out, sealed against alterations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,18 +19,31 @@ import torch
 from torch import Tensor
 
 from andersonn_core.results import Status
+from andersonn_core.seal import AlteredError, digest, parsed, sealed
 
 if TYPE_CHECKING:
     from andersonn_core.results import SolveResult
 
-RESIDUAL_RTOL = 1e-3  # relative difference up to which `rerun` says that residuals agree
 PACKAGE = Path(__file__).parent
 _KINDS = {"spec": dict, "versions": dict, "data_hashes": dict, "summary": dict, "threads": int}
+
+_ALTERED = (
+    "this run card was altered: its content is not what its sha256 says. Take the file as it was "
+    "saved, or run its spec again and save the card of that run."
+)
+_UNSEALED = (
+    "this run card has no sha256 of its content, by which an alteration would be seen: it was "
+    "saved by an older version, or the key was removed. Run its spec again and save the new card."
+)
+
+
+class AlteredCardError(AlteredError):
+    """A run card whose content is not what its digest says."""
 
 
 @dataclass(frozen=True)
 class RunCard:
-    """The record of one run, written as canonical JSON.
+    """The record of one run, written as canonical JSON with the digest of its content.
 
     `spec` holds all resolved knobs; where `solve` was called with a map of the user's own, its
     "problem" is None and "map" is the map's qualified name. `summary` is empty until the run ended.
@@ -74,20 +86,33 @@ class RunCard:
         """The same card with the numbers of the run that ended."""
         return replace(self, summary=_summary(result))
 
+    def to_dict(self) -> dict[str, Any]:
+        """The card as JSON takes it, with the digest of its content as "sha256"."""
+        return sealed(asdict(self))
+
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no NaN."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        """Canonical JSON of `to_dict`: sorted keys, no NaN."""
+        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The card that `to_json` wrote; raises ValueError that says what is wrong with it."""
+    def from_json(cls, text: str | bytes) -> Self:
+        """The card that `to_json` wrote.
+
+        Raises AlteredCardError where its content is not what its digest says, ValueError that says
+        what is wrong for anything else that is no card, or a card without a digest.
+        """
         try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
+            record = parsed(text)
+            right = digest(record) if isinstance(record, dict) else None
+        except (ValueError, RecursionError) as error:  # no JSON, no text, or NaN
             raise ValueError(f"this is not a run card: {error}.") from None
         names = [item.name for item in fields(cls)]
-        if not isinstance(record, dict) or set(record) != set(names):
+        if right is None or set(record) - {"sha256"} != set(names):
             raise ValueError(f"this is not a run card: it must have exactly {', '.join(names)}.")
+        if "sha256" not in record:
+            raise ValueError(_UNSEALED)
+        if record.pop("sha256") != right:
+            raise AlteredCardError(_ALTERED)
         for name, kind in _KINDS.items():
             if not isinstance(record[name], kind) or isinstance(record[name], bool):
                 raise ValueError(f"this is not a run card: its {name} is {record[name]!r}.")
@@ -99,70 +124,11 @@ class RunCard:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a card that `save` wrote."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One number of a card beside the same number of the run that repeated it."""
-
-    name: str
-    recorded: Any
-    repeated: Any
-    agrees: bool | None  # None: reported, never judged (seconds)
-
-
-@dataclass(frozen=True)
-class RerunReport:
-    """What `rerun` found, number by number, and what else differs between the two runs."""
-
-    numbers: tuple[Comparison, ...]
-    differences: tuple[str, ...]  # code, versions, device, threads, data: possible reasons
-    card: RunCard  # of the run that repeated it
-    residual_rtol: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether every number that is judged agrees."""
-        return all(number.agrees is not False for number in self.numbers)
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in words, with possible reasons where numbers differ."""
-        judged = [number for number in self.numbers if number.agrees is not None]
-        if self.agrees:
-            return f"All {len(judged)} numbers agree (residuals within {self.residual_rtol:g})."
-        wrong = ", ".join(number.name for number in judged if not number.agrees)
-        if not self.differences:
-            return f"These numbers differ: {wrong}. Code, versions, device and data do not."
-        return f"These numbers differ: {wrong}. Possible reasons: {'; '.join(self.differences)}."
-
-
-def rerun(card: RunCard, residual_rtol: float = RESIDUAL_RTOL) -> RerunReport:
-    """Run the card's spec again, with its torch threads as far as there are cores, and compare.
-
-    Raises ValueError for a card of a map that was given as code, and for a card without numbers.
-    """
-    from andersonn_core.solve import SolveSpec  # solve writes the cards: it can't be imported above
-
-    if card.spec.get("problem") is None:
-        name = card.spec.get("map", "unknown")
-        raise ValueError(f"a card can't hold a map given as code ({name}): call solve again.")
-    if not card.summary:
-        raise ValueError("the card has no numbers to compare with: its run did not end.")
-    spec, threads = SolveSpec.from_dict(card.spec), torch.get_num_threads()
-    torch.set_num_threads(max(1, min(card.threads, os.cpu_count() or 1)))
-    try:
-        repeated = spec.run().card
-    finally:
-        torch.set_num_threads(threads)
-    return RerunReport(
-        numbers=tuple(_compare(card.summary, repeated.summary, residual_rtol)),
-        differences=tuple(_differences(card, repeated)),
-        card=repeated,
-        residual_rtol=residual_rtol,
-    )
+        """Read a card that `save` wrote; raises as `from_json` does, with the path."""
+        try:
+            return cls.from_json(Path(path).read_bytes())
+        except ValueError as error:
+            raise type(error)(f"{path}: {error}") from None
 
 
 def device_name(device: torch.device) -> str:
@@ -193,6 +159,8 @@ def _versions() -> Mapping[str, str]:
     from andersonn_core import __version__
 
     return {
+        # Processors of one name may round differently: torch takes the widest set it finds.
+        "CPU instructions": torch.backends.cpu.get_cpu_capability(),
         "andersonn_core": __version__,
         "numpy": importlib.metadata.version("numpy"),
         "python": platform.python_version(),
@@ -218,7 +186,7 @@ def _summary(result: SolveResult) -> dict[str, Any]:
         "num_evals": result.num_evals,
         "status": {name: count for name, count in counts.items() if count},
         "sample_evals": _spread(result.sample_evals),
-        "sample_evals_digest": _digest(result.sample_evals),
+        "sample_evals_digest": _counts_digest(result.sample_evals),
         "relative_residual": _spread(result.relative_residual),
         "map_seconds": _number(float(history.map_seconds.sum())),
         "method_seconds": _number(float(history.method_seconds.sum())),
@@ -239,42 +207,5 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _digest(counts: Tensor) -> str:  # (B,) int64
+def _counts_digest(counts: Tensor) -> str:  # (B,) int64
     return hashlib.sha256(json.dumps(counts.tolist()).encode()).hexdigest()[:16]
-
-
-def _compare(
-    recorded: Mapping[str, Any], repeated: Mapping[str, Any], residual_rtol: float
-) -> Sequence[Comparison]:
-    """Counts must be equal, residuals close; seconds and their clock are shown only."""
-    comparisons = []
-    for name, value in _flat(repeated).items():
-        old = _flat(recorded).get(name)
-        agrees: bool | None = old == value
-        if name.endswith("_seconds") or name == "clock":
-            agrees = None
-        elif name.startswith("relative_residual") and old is not None and value is not None:
-            agrees = math.isclose(old, value, rel_tol=residual_rtol)
-        comparisons.append(Comparison(name, old, value, agrees))
-    return comparisons
-
-
-def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; the status counts stay together, as one number of the run."""
-    flat: dict[str, Any] = {}
-    for name, value in summary.items():
-        nested = isinstance(value, Mapping) and name != "status"
-        inner = {f"{name}.{key}": number for key, number in value.items()} if nested else {}
-        flat |= inner or {name: value}
-    return flat
-
-
-def _differences(recorded: RunCard, repeated: RunCard) -> Sequence[str]:
-    """What differs between the two runs' circumstances, each in words."""
-    old = {f"{name} version": version for name, version in recorded.versions.items()}
-    new = {f"{name} version": version for name, version in repeated.versions.items()}
-    for pairs, card in ((old, recorded), (new, repeated)):
-        pairs |= {"code": card.code_hash, "device": card.device, "threads": str(card.threads)}
-        pairs |= {f"data {name}": digest for name, digest in card.data_hashes.items()}
-    names = [name for name in old | new if old.get(name) != new.get(name)]
-    return [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in names]

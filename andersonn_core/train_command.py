@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,7 +173,7 @@ def _progress() -> Iterator[Callable[[str], Callable[[TrainEvent], None] | None]
 def _show(spec: TrainSpec, results: Mapping[int, TrainResult], settings: Settings) -> None:
     folder = settings.folder / spec.spec_id
     if settings.as_json:
-        record = {str(seed): asdict(result.card) for seed, result in results.items()}
+        record = {str(seed): result.card.to_dict() for seed, result in results.items()}
         print_json({"spec_id": spec.spec_id, "folder": str(folder), "cards": record})
         return
     console = Console()

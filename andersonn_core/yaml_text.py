@@ -46,9 +46,17 @@ for _tag, (_pattern, _first) in PLAIN.items():
     )
 
 
-def read_yaml(path: str | Path) -> Any:
-    """The plain data in a YAML file; KnobError for what is none, or tags that would run code."""
+def parse_yaml(text: str) -> Any:
+    """The plain data of a YAML text; KnobError for what is none, or tags that would run code."""
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, KnobError, UnicodeDecodeError) as error:
-        raise KnobError(f"{path}: {' '.join(str(error).split())}") from None
+        return yaml.load(text, _Loader)  # a SafeLoader that refuses more
+    except yaml.YAMLError as error:
+        raise KnobError(" ".join(str(error).split())) from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The plain data in a YAML file; KnobError that names the file."""
+    try:
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (KnobError, UnicodeDecodeError) as error:
+        raise KnobError(f"{path}: {error}") from None

@@ -17,13 +17,13 @@ SHOWN = ("train_accuracy", "test_accuracy", "seconds", "growth", "evals", "fluct
 
 
 def training_block() -> str:
-    """What `make bench-train` found: picture, numbers, and the ledger of the published claim."""
+    """What `make bench-train` found: picture and numbers; what they say of claims: claims.py."""
     if not (RESULTS / "train.json").exists():
         return "`make bench-train` writes what it finds here."
     found = json.loads((RESULTS / "train.json").read_text())
     picture = "![Training in three regimes, forward iteration against Anderson](assets/regimes.png)"
     parts = [picture] if (ROOT / "assets" / "regimes.png").exists() else []
-    return "\n\n".join([*parts, _training_table(found), _peer(found), _ledger(found)])
+    return "\n\n".join([*parts, _training_table(found), _peer(found)])
 
 
 def _training_table(found: dict[str, Any]) -> str:
@@ -61,17 +61,6 @@ def _span(seconds: list[float | None]) -> str:
     never = len(seconds) - len(came)
     ends = f"{min(came):.0f} to {max(came):.0f} s" if came else "no time"
     return f"{ends} (never in {never} of {len(seconds)} seeds)" if never else ends
-
-
-def _ledger(found: dict[str, Any]) -> str:
-    """The rows of the ledger."""
-    lines = ["| claim of arXiv 2410.19460 | published (CIFAR-10) | here (digits) | verdict |",
-             "| --- | --- | --- | --- |"]  # fmt: skip
-    for entry in found["ledger"]:
-        here = f"{entry['regime']}: {entry['here']}"
-        cells = entry["claim"], entry["published"], here, entry["verdict"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Left open: {found['open']}."])
 
 
 def memory_table() -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from claims import claims_tables
 from measured_tables import memory_table, plugin_table, training_block
 
 from andersonn_core import GRADIENTS, METHODS, PROBLEMS
@@ -64,7 +65,7 @@ def tables() -> dict[str, str]:
     knobs |= {"train": knob_table(TrainSpec, EquilibriumKnobs)}
     listed = {"problems": problem_table(), "gradients": gradient_table()}
     measured = {"training": training_block(), "memory": memory_table(), "plugin": plugin_table()}
-    return knobs | listed | measured
+    return knobs | listed | measured | {"claims": claims_tables()}
 
 
 def with_tables(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What of a published claim these measurements confirm, refute, or leave open.
+"""What of a published claim these measurements confirm, refute, or leave unresolved.
 
 The claim is that of Al Dajani and Keyes (arXiv 2410.19460): a DEQ on CIFAR-10 trained with Anderson
 instead of forward iteration. Verdicts follow from the 95 % intervals over seeds alone.
@@ -6,7 +6,7 @@ instead of forward iteration. Verdicts follow from the 95 % intervals over seeds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -47,7 +47,7 @@ class Entry:
     published: str
     regime: str
     here: str
-    verdict: str  # confirmed, confirmed but smaller, refuted, open
+    verdict: str  # confirmed, confirmed but smaller, refuted, unresolved
 
 
 def verdict(claim: Claim, low: float, high: float) -> str:
@@ -56,7 +56,13 @@ def verdict(claim: Claim, low: float, high: float) -> str:
     near, far = sorted(claim.sign * (end - claim.neutral) for end in (low, high))
     if near > 0:
         return "confirmed, but smaller" if far < size else "confirmed"
-    return "refuted" if far < 0 else "open"
+    return "refuted" if far < 0 else "unresolved"
+
+
+def overall(entries: Iterable[Mapping[str, str]]) -> str:
+    """Of a claim that names no regime: the verdict of all of them, or unresolved."""
+    words = {entry["verdict"].split(",")[0] for entry in entries}
+    return words.pop() if len(words) == 1 else "unresolved"
 
 
 def ledger(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from andersonn_core import PROBLEMS
 from andersonn_core.record.crossing import DeviceCrossover
 from andersonn_core.record.curves import ResidualCurve
-from andersonn_core.record.file import AlteredError, SchemaError, read
+from andersonn_core.record.file import SchemaError, read
 from andersonn_core.record.timings import Timing
+from andersonn_core.seal import AlteredError
 
 FOLDER_VARIABLE = "ANDERSON_LAB_RECORDINGS"
 CHECKOUT = Path(__file__).resolve().parents[1] / "assets" / "recordings"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from andersonn_core.record import sections
-from andersonn_core.record.file import digest
 from andersonn_core.record.settings import Settings
+from andersonn_core.seal import digest
 
 GPU = "GPU of a test"
 SHOWN = ("timing", "crossover", "curves")  # what the dashboard reads

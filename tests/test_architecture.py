@@ -19,21 +19,21 @@ CORE = ROOT / "andersonn_core"
 # A module may import those above it or to its left. A new module takes its place here and in the
 # README's map of the repository.
 ORDER = """
-    arrays cache compiling faults specs results runcard words student layout memory sharding
-    least_squares
+    arrays cache compiling faults specs seal results runcard card_diff words student layout memory
+    sharding least_squares
     timing cost_model machine work cells data models weights
     kernels methods problems
     referee recorder outcome driver device solve
     staircase comparable paired crossover prediction curves polynomial roofline deq optimizers
-    training
+    training rerun
     yaml_text store sweeps
-    report options train_command sweep_command store_command record torchdeq_plugin __main__
+    report options card_command train_command sweep_command store_command record torchdeq_plugin
+    __main__
 """.split()
 
 # (importer, imported): why this one arrow points the wrong way, at call time only.
 EXCEPTIONS = {
     ("results", "runcard"): "`SolveResult.load` reads its card; a card is made from a result",
-    ("runcard", "solve"): "`rerun` reads a spec from a card; solve writes the cards",
 }
 
 # Programs that make weights or data stand outside the order, and nothing imports them.
@@ -58,6 +58,7 @@ AT_IMPORT_ONLY = {"torch", "numpy", "pandas", "pydantic", "pydantic_core"}
 AT_THE_COMMAND_LINE = {
     "report",
     "options",
+    "card_command",
     "train_command",
     "sweep_command",
     "store_command",

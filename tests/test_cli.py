@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -163,9 +164,9 @@ def test_a_saved_card_can_be_rerun_and_a_changed_number_is_found(tmp_path):
     answer = run("rerun", str(path))
     assert answer.exit_code == 0
     assert "All 7 numbers agree" in answer.stdout
-    card = json.loads(path.read_text())
-    card["summary"]["num_evals"] += 1
-    path.write_text(json.dumps(card))
+    card = RunCard.load(path)
+    more = card.summary | {"num_evals": card.summary["num_evals"] + 1}
+    dataclasses.replace(card, summary=more).save(path)
     answer = run("rerun", str(path))
     assert answer.exit_code == 1
     assert "These numbers differ: num_evals." in answer.stdout

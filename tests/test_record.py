@@ -22,12 +22,13 @@ from andersonn_core.record import steps as step_section
 from andersonn_core.record.__main__ import main
 from andersonn_core.record.budget import WHOLE, Budget
 from andersonn_core.record.correctness import compared, largest_difference
-from andersonn_core.record.file import AlteredError, read, write
+from andersonn_core.record.file import read, write
 from andersonn_core.record.sections import SECTIONS, record, run_section
 from andersonn_core.record.settings import Settings
 from andersonn_core.record.steps import Case, Found, Meter, ours
 from andersonn_core.record.summary import summary
 from andersonn_core.record.timings import Timing
+from andersonn_core.seal import AlteredError
 from andersonn_core.training.inference import forward_passes
 from andersonn_core.weights import load_digits_network
 from lab.recordings import NO_GPU_AND_NO_RECORDING, look

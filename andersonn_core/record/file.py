@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from andersonn_core.seal import AlteredError, digest, parsed, sealed
 from andersonn_core.words import jsonable
 
 SCHEMA = 3
-
-
-class AlteredError(ValueError):
-    """The content of a recording is not what its digest says."""
 
 
 class SchemaError(ValueError):
     """A recording of a format that this version does not read."""
 
 
-def digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of all keys but "sha256"."""
-    rest = {name: value for name, value in content.items() if name != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def write(content: Mapping[str, Any], folder: Path) -> Path:
     """Write a recording, named by its device and date, into the folder; an older one is kept."""
-    plain = jsonable(content)
-    record = plain | {"sha256": digest(plain)}
+    record = sealed(jsonable(content))
     folder.mkdir(parents=True, exist_ok=True)
     words = "".join(c if c.isalnum() else " " for c in record["device"]).lower().split()
     stem = "-".join([*words, record["date"]])
@@ -47,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises AlteredError where its digest is another's, SchemaError for a recording of another
     schema, ValueError for any file that is no recording, OSError for one that cannot be read.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parsed(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not {"schema", "sha256"} <= content.keys():
         raise ValueError(f"{path.name} is not a recording.")
     if content["sha256"] != digest(content):
