@@ -11,8 +11,9 @@ import torch
 
 from andersonn_core import Anderson, Picard, SolveSpec, Sweep, TrainSpec, crossover
 from andersonn_core.problems.tanh import Tanh
+from andersonn_core.rerun import rerun
 from andersonn_core.results import Status
-from andersonn_core.runcard import code_version, rerun
+from andersonn_core.runcard import code_version
 from andersonn_core.store import FAILED, Store
 from andersonn_core.store.curves import result_from_bytes, result_to_bytes
 from andersonn_core.sweeps import trial as trial_module
@@ -146,9 +147,9 @@ def test_processes_can_be_cancelled(tmp_path):
         if now.done >= 5:
             stop.set()
 
-    slow = Sweep(QUICK.replace(max_iter=20_000, rtol=0.0), {"method.window": range(1, 11)}, 50)
+    slow = Sweep(QUICK.replace(max_iter=500, rtol=0.0), {"method.window": range(1, 11)}, 100)
     part = slow.run("processes", tmp_path / "s.sqlite", progress=tell, should_stop=stop.is_set)
-    assert 5 <= len(part) < slow.total == 500
+    assert 5 <= len(part) < slow.total == 1000
 
 
 def test_progress_counts_what_was_there_and_what_failed(tmp_path):
@@ -243,11 +244,13 @@ def test_trainings_are_swept_too(tmp_path):
 
 def test_a_trial_whose_process_dies_fails_alone(tmp_path, monkeypatch):
     """The trial kills its worker each time; the others, which die with it at first, are done."""
-    sweep = quick_sweep(axes={"method.mixing": [0.5, 0.75, 1.0], "method.window": range(1, 5)})
+    sweep = quick_sweep(
+        axes={"method.mixing": [0.75, 1.0], "method.window": range(1, 4)}, seeds=[0]
+    )
     monkeypatch.setattr("andersonn_core.sweeps.engines.processes.run_trial", _run_or_die)
     frame = quietly(sweep, tmp_path / "s.sqlite", "processes")
     bad = frame["method.mixing"] == 0.75
-    assert len(frame) == 24 and (frame["status"][bad] == FAILED).all()
+    assert len(frame) == 6 and (frame["status"][bad] == FAILED).all()
     assert (frame["status"][~bad] == "CONVERGED").all()
     assert frame["reason"][bad].str.contains("killed, or out of memory").all()
 

@@ -20,7 +20,9 @@ from andersonn_core.sweeps.engines.base import WORKER_ENDED, Pool
 from andersonn_core.sweeps.trial import Trial, device_names, run_trial
 
 IDLE = 300.0  # seconds after which workers that nobody needs end: starting them takes some
-ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# loky restarts workers that grew by 300 MB: larger problems do that, and a start takes seconds
+ENVIRONMENT["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e12"
 
 _resting: dict[int, Any] = {}  # pools without work, by their number of workers
 
