@@ -73,13 +73,14 @@ class Store:
     # -- what the driver writes -------------------------------------------------------------------
 
     def register(self, sweep_id: str, record: Mapping[str, Any], total: int) -> int:
-        """The number of a sweep, which is added where it is new."""
+        """The number of a sweep, which is added where it is new, or has grown."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         new = insert(sweeps).values(
             sweep_id=sweep_id, record=json.dumps(record, sort_keys=True), total=total, date=now
         )
+        grown = {"record": new.excluded.record, "total": new.excluded.total}
         with explained(self.path), self._engine.begin() as connection:
-            connection.execute(new.on_conflict_do_nothing())
+            connection.execute(new.on_conflict_do_update(index_elements=["sweep_id"], set_=grown))
             found = select(sweeps.c.id).where(sweeps.c.sweep_id == sweep_id)
             return int(connection.execute(found).scalar_one())
 

@@ -23,12 +23,19 @@ FLUSH = 0.25  # seconds of rows that a killed driver may lose, and does again
 class Session:
     """The only writer: workers hand their rows to it."""
 
-    def __init__(self, plan: Plan, store: Store, engine: Engine, retry_failed: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        engine: Engine,
+        retry_failed: bool = False,
+        sweep_id: str | None = None,
+    ) -> None:
         self.plan, self.store, self.engine = plan, store, engine
         self.numbers: dict[Key, list[int]] = {}
         trials = self._planned()
         self.devices = engine.devices(sorted({device for _, device in trials.values()}))
-        self.sweep = store.register(plan.sweep_id, plan.record(), plan.total)
+        self.sweep = store.register(sweep_id or plan.sweep_id, plan.record(), plan.total)
         there = self._there(retry_failed)
         self.todo = [trial for key, (trial, _) in trials.items() if key not in there]
         self.found = sum(len(self.numbers[key]) for key in there)

@@ -76,7 +76,8 @@ class Pool(Engine):
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
             while True:
-                for trial in islice(todo, self.room - len(waiting)):
+                # there may be fewer workers than a moment ago
+                for trial in islice(todo, max(0, self.room - len(waiting))):
                     future = self.submit(trial)
                     waiting[future] = trial
                     future.add_done_callback(ended.put)

@@ -19,6 +19,7 @@ from andersonn_core.sweeps.trial import (
 
 REACHED = 10.0  # seconds for a scheduler to answer
 FIRST_WORKER = 600.0  # seconds for a first worker to come: clusters have queues
+COUNTED = 2.0  # seconds for which a number of workers holds
 GONE = 5.0  # seconds without the scheduler after which it is gone
 
 
@@ -36,11 +37,15 @@ class Dask(Pool):
         self._client = _client(cluster) if self._mine else cluster
         self._names: set[str] = set()
         self._missing_since: float | None = None
+        self._workers, self._counted = 1, -COUNTED
 
     @property
     def room(self) -> int:  # type: ignore[override]
-        """Two trials more than the workers that there are now."""
-        return len(self._client.scheduler_info(n_workers=-1)["workers"]) + 2
+        """Two trials more than the workers that there were a moment ago: asking takes a message."""
+        now = time.monotonic()
+        if now - self._counted > COUNTED and self._client.status == "running":
+            self._workers, self._counted = len(self._client.nthreads()), now
+        return self._workers + 2
 
     def devices(self, wanted: list[str]) -> set[str]:
         """The models of all workers' devices; refuses workers that run other sources."""
