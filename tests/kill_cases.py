@@ -129,7 +129,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """The workers of a driver, or of `dask worker`: what it started and what uses processor time."""
+    """The workers of a driver, or of `dask worker`: the processes that run trials."""
     words = ("popen_loky", "spawn_main")
     return [each for each in family(process.pid)
             if any(word in part for part in each.cmdline() for word in words)]  # fmt: skip
