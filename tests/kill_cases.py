@@ -33,7 +33,7 @@ base:
   problem: {name: tanh, size: 32, batch_size: 2}
   method: anderson
   rtol: 0.0
-  max_iter: 30
+  max_iter: 100
 axes: {method.window: 1:11, method.mixing: [0.5, 1.0]}
 seeds: 0:10
 """
@@ -61,13 +61,11 @@ def started(*command: str | Path, log: Path) -> Iterator[subprocess.Popen]:
 
 
 @contextmanager
-def driver(store: Path, executor: str, log: Path) -> Iterator[subprocess.Popen]:
+def driver(store: Path, executor: str, log: Path, workers: int = 2) -> Iterator[subprocess.Popen]:
     """The command line that runs the sweep, in a process of its own."""
     file = store.with_suffix(".yaml")
     file.write_text(LINES)
-    options = ["--executor", executor, "--workers", "2", "--store", store]
-    if executor.startswith("tcp:"):
-        del options[2:4]
+    options = ["--executor", executor, "--workers", str(workers), "--store", store]
     with started("andersonn_core", "sweep", file, *options, log=log) as process:
         yield process
 
@@ -149,6 +147,6 @@ def check_whole(store: Path) -> None:
     assert frame["number"].tolist() == list(range(sweep.total)) and sweep.total == TOTAL
     keys = [trial.key for _, trial, _ in sweep.plan.trials()]
     assert [*zip(frame["spec_id"], frame["seed"], frame["repeat"], strict=True)] == keys
-    assert set(frame["status"]) == {"MAX_ITER"} and set(frame["num_evals"]) == {30}
+    assert set(frame["status"]) == {"MAX_ITER"} and set(frame["num_evals"]) == {100}
     with closing(sqlite3.connect(store)) as connection:
         assert connection.execute("SELECT count(*) FROM rows").fetchone() == (TOTAL,)
