@@ -12,8 +12,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -45,12 +45,14 @@ def the_sweep() -> Sweep:
 
 
 @contextmanager
-def started(*command: str | Path, log: Path) -> Iterator[subprocess.Popen]:
+def started(
+    *command: str | Path, log: Path, environment: Mapping[str, str] = ENVIRONMENT
+) -> Iterator[subprocess.Popen]:
     """A process of ours, which ends with the block, as do its own processes."""
     with log.open("w") as file:
         process = subprocess.Popen(
             [str(part) for part in (sys.executable, "-m", *command)],
-            cwd=log.parent, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT,
+            cwd=log.parent, env=environment, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         yield process
@@ -71,23 +73,40 @@ def driver(store: Path, executor: str, log: Path, workers: int = 2) -> Iterator[
 
 
 @contextmanager
-def cluster(
-    folder: Path, workers: int = 2
-) -> Iterator[tuple[str, subprocess.Popen, subprocess.Popen]]:
-    """A Dask scheduler's address, its process, and that of `dask worker`; killed with the block."""
+def scheduler(
+    folder: Path, environment: Mapping[str, str] = ENVIRONMENT
+) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A Dask scheduler's address, and its process."""
     told = folder / f"scheduler-{time.monotonic_ns()}.json"
     listen = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", told]
-    reached = ["--scheduler-file", told, "--nworkers", str(workers), "--nthreads", "1",
-               "--no-dashboard", "--host", "127.0.0.1"]  # fmt: skip
-    with ExitStack() as stack:
-        scheduler = stack.enter_context(
-            started("distributed.cli.dask_scheduler", *listen, log=folder / "scheduler.log")
-        )
+    command, log = ["distributed.cli.dask_scheduler", *listen], folder / "scheduler.log"
+    with started(*command, log=log, environment=environment) as process:
         until(lambda: told.exists() and "tcp://" in told.read_text(), "a scheduler's address")
-        nannies = stack.enter_context(
-            started("distributed.cli.dask_worker", *reached, log=folder / "workers.log")
-        )
-        yield json.loads(told.read_text())["address"], scheduler, nannies
+        yield json.loads(told.read_text())["address"], process
+
+
+@contextmanager
+def workers(
+    address: str,
+    folder: Path,
+    environment: Mapping[str, str] = ENVIRONMENT,
+    count: int = 1,
+    name: str = "workers",
+) -> Iterator[subprocess.Popen]:
+    """The `dask worker` that started so many workers, each with a nanny."""
+    options = ["--nworkers", str(count), "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+    command = ["distributed.cli.dask_worker", address, *options]
+    with started(*command, log=folder / f"{name}.log", environment=environment) as process:
+        yield process
+
+
+@contextmanager
+def cluster(
+    folder: Path, count: int = 2
+) -> Iterator[tuple[str, subprocess.Popen, subprocess.Popen]]:
+    """A scheduler's address, its process, and that of `dask worker`."""
+    with scheduler(folder) as (address, process), workers(address, folder, count=count) as nannies:
+        yield address, process, nannies
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

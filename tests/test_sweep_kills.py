@@ -46,7 +46,7 @@ def test_a_killed_worker_and_then_a_killed_driver(tmp_path):
 
 def test_a_killed_worker_and_then_a_killed_scheduler(tmp_path):
     store, log = tmp_path / "s.sqlite", tmp_path / "log"
-    with cluster(tmp_path, workers=1) as (address, scheduler, nanny):
+    with cluster(tmp_path, count=1) as (address, scheduler, nanny):
         with driver(store, address, log) as process:
             before = wait_for_rows(store, process)
             (worker,) = workers_of(nanny)
@@ -57,6 +57,6 @@ def test_a_killed_worker_and_then_a_killed_scheduler(tmp_path):
             words = log.read_text()
             assert "Traceback" not in words and "Error: the Dask scheduler is gone" in words, words
             kept = rows_in(store)
-    with cluster(tmp_path, workers=1) as (address, _, _):
+    with cluster(tmp_path, count=1) as (address, _, _):
         resume(store, address)
     assert kept < 200

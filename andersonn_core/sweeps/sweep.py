@@ -92,8 +92,9 @@ class Sweep:
         from andersonn_core.sweeps.session import Session
 
         with ExitStack() as stack:
-            opened = stack.enter_context(_opened(store))
+            # first, for where nobody answers no store is made
             engine = stack.enter_context(engine_for(executor, workers))
+            opened = stack.enter_context(_opened(store))
             session = Session(self.plan, opened, engine, retry_failed)
             tell = stack.enter_context(shown(progress))
             session.run(tell, should_stop or (lambda: False))
@@ -124,8 +125,9 @@ class Sweep:
 
         asking = Search(self.plan, objective, seed)
         with ExitStack() as stack:
-            opened = stack.enter_context(_opened(store))
+            # first, for where nobody answers no store is made
             engine = stack.enter_context(engine_for(executor, workers))
+            opened = stack.enter_context(_opened(store))
             tell = stack.enter_context(shown(progress))
             return search(asking, trials, opened, engine, tell, should_stop or (lambda: False))
 

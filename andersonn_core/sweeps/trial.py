@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -147,9 +148,15 @@ def locked(path: Path) -> Iterator[None]:
         import fcntl
     except ImportError as error:  # Windows
         raise KnobError("sweeps on a GPU need a system with fcntl: Linux or macOS.") from error
-    with path.open("a") as file:
+    try:
+        file = os.open(path, os.O_RDONLY)  # another user's file can be locked, but not written
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 def _solve_row(trial: Trial, result: SolveResult) -> Row:

@@ -52,8 +52,9 @@ class Dask(Pool):
 
     died = (KilledWorker,)
 
-    def __init__(self, cluster: Any, owned: Any = None) -> None:
-        self._owned, self._mine = owned, not isinstance(cluster, Client)
+    def __init__(self, cluster: Any, jobs: int = 0) -> None:
+        """On an address, a client or a cluster; with `jobs` on a cluster that ends with this."""
+        self._jobs, self._cluster, self._mine = jobs, cluster, not isinstance(cluster, Client)
         self._client = _client(cluster) if self._mine else cluster
         self._names: set[str] = set()
         self._workers, self._counted, self._seen = 1, -COUNTED, time.monotonic()
@@ -70,6 +71,8 @@ class Dask(Pool):
 
     def devices(self, wanted: list[str]) -> set[str]:
         """The models of all workers' devices; refuses workers that run other sources."""
+        if self._jobs:
+            self._cluster.scale(jobs=self._jobs)
         with _scheduler_needed():
             try:
                 self._client.wait_for_workers(1, timeout=FIRST_WORKER)
@@ -78,8 +81,11 @@ class Dask(Pool):
             try:
                 self._client.run(check_code, code_version())
                 found = self._client.run(device_names, wanted)
-            except (ImportError, AttributeError) as error:
-                raise EngineError(NOT_THERE.format(error)) from None
+            except Exception as error:
+                # a plain one is what a worker answers that can't import what it is to run
+                if type(error) is Exception or isinstance(error, ImportError | AttributeError):
+                    raise EngineError(NOT_THERE.format(first_line(error))) from None
+                raise
         self._names = {name for names in found.values() for name in names}
         return self._names
 
@@ -119,8 +125,8 @@ class Dask(Pool):
         if self._mine:
             with _quietly(self._client.status != "running"):
                 self._client.close(timeout=LEAVING)
-        if self._owned is not None:
-            self._owned.close()
+        if self._jobs:
+            self._cluster.close()
 
     def _device(self) -> str:
         return min(self._names)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import re
+import shutil
+from typing import Any, ClassVar, Self
 
-from andersonn_core.specs import Spec, knob
+from pydantic import model_validator
+
+from andersonn_core.specs import KnobError, Spec, knob
 from andersonn_core.sweeps.engines.base import Engine
+
+# What SLURM takes, so that a mistake is told now, and not by sbatch, or by a job that never starts.
+NAME = (r"[\w.,:@/+-]+", "gpu")
+TEXTS = {
+    "memory": (r"\d+(\.\d+)? ?[KMGT]i?B", "4GB"),
+    "walltime": (r"(\d+-)?\d{1,2}:\d{2}(:\d{2})?|\d+", "01:30:00, or 2-12:00 for 2.5 days"),
+    "queue": NAME,
+    "account": NAME,
+}
 
 
 class Slurm(Spec):
@@ -28,6 +41,14 @@ class Slurm(Spec):
         None, "Python of the workers; None: this one, by its path.", none="this one"
     )
 
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        for name, (pattern, example) in TEXTS.items():
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(pattern, value):
+                raise ValueError(f"{name} = {value!r} is not understood: write it like {example}.")
+        return self
+
     def cluster(self) -> Any:
         """A dask_jobqueue.SLURMCluster without jobs yet."""
         from dask_jobqueue.slurm import SLURMCluster
@@ -37,6 +58,7 @@ class Slurm(Spec):
             queue=self.queue, account=self.account,
             job_extra_directives=[f"--gres=gpu:{self.gpus}"] if self.gpus else [],
             job_script_prologue=["export OMP_NUM_THREADS=1", *self.setup.splitlines()],
+            scheduler_options={"dashboard_address": ":0"},  # the usual port may be taken
             **({} if self.python is None else {"python": self.python}),  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -49,9 +71,12 @@ class Slurm(Spec):
             cluster.close()
 
     def engine(self) -> Engine:
-        """An engine on the jobs, which are asked for now and ended with it."""
+        """An engine on the jobs, which are asked for with its first use and ended with it."""
         from andersonn_core.sweeps.engines.dask import Dask
 
-        cluster = self.cluster()
-        cluster.scale(jobs=self.jobs)
-        return Dask(cluster, owned=cluster)
+        if not shutil.which("sbatch"):
+            raise KnobError(
+                "executor = Slurm(...): there is no sbatch on this machine. Run it where SLURM "
+                "takes jobs, such as the cluster's login node."
+            )
+        return Dask(self.cluster(), jobs=self.jobs)
