@@ -105,7 +105,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        typer.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
+        words = f"{error.filename}: {error.strerror}." if error.strerror else str(error)
+        typer.echo(f"Error: {words}", err=True)
         raise typer.Exit(MISUSE) from None
     # a KnobError, a card that can't be rerun, data or checkpoints that are missing or damaged,
     # an engine that is gone

@@ -54,8 +54,9 @@ def sweep(
             raise typer.Exit(1)
         with interruptible() as stop:
             kept = store or Path(told.store)
+            processes = told.workers if workers is None else workers
             frame = planned.run(
-                executor or told.engine(), kept, workers=workers or told.workers, yes=True,
+                executor or told.engine(), kept, workers=processes, yes=True,
                 retry_failed=retry_failed, should_stop=stop.is_set,
             )  # fmt: skip
     _show(planned, frame, kept, as_json)

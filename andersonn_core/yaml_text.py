@@ -44,6 +44,8 @@ for _tag, (_pattern, _first) in PLAIN.items():
         re.compile(f"(?:{_pattern})$"),
         [*_first, *([""] if _tag == "null" else [])],
     )
+# PyYAML takes 010 for 8
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def parse_yaml(text: str) -> Any:

@@ -18,6 +18,14 @@ from andersonn_core.sweeps.trial import KINDS
 KEYS = ("kind", "base", "axes", "repeats", "seeds", "samples", "sampler", "sample_seed",
         "executor", "workers", "store")  # fmt: skip
 
+TYPES = {"kind": (str,), "base": (Mapping,), "axes": (Mapping,), "store": (str,)}
+EXPECTED = {
+    "kind": f"it must be one of {', '.join(KINDS)}",
+    "base": "write knobs by name, such as base: {problem: poisson}",
+    "axes": "write values by name, such as axes: {method.window: 1:16}",
+    "store": "write the name of a file",
+}
+
 
 @dataclass
 class SweepFile:
@@ -55,8 +63,12 @@ class SweepFile:
                     f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(KEYS)}."
                 )
                 raise KnobError(f"a sweep's file has no key '{key}': {remedy}")
-        own = {key: record[key] for key in record if key in cls.__dataclass_fields__}
-        plan = {key: value for key, value in record.items() if key not in own}
+        for key, kinds in TYPES.items():
+            if not isinstance(record.get(key), (*kinds, type(None))):
+                raise KnobError(f"{key} = {record[key]!r} is not understood: {EXPECTED[key]}.")
+        given = {key: value for key, value in record.items() if value is not None}
+        own = {key: given[key] for key in given if key in cls.__dataclass_fields__}
+        plan = {key: value for key, value in given.items() if key not in own}
         return cls(**own, plan=plan)
 
     def sweep(self) -> Sweep:
@@ -66,7 +78,7 @@ class SweepFile:
         plan = dict(self.plan)
         if "seeds" in plan:
             plan["seeds"] = seeds_from(plan["seeds"])
-        axes = {str(name): axis_from(name, values) for name, values in (self.axes or {}).items()}
+        axes = {str(name): axis_from(name, values) for name, values in self.axes.items()}
         return Sweep(KINDS[self.kind].from_dict(_named(self.base)), axes, **plan)
 
     def engine(self) -> Any:
@@ -84,23 +96,31 @@ def axis_from(name: str, values: Any) -> Any:
     """An axis as YAML has it: a list, a text such as 1:16, one value, or {between: [low, high]}."""
     if isinstance(values, Mapping) and "between" in values:
         ends, log = values["between"], values.get("log", False)
-        if set(values) - {"between", "log"} or not isinstance(ends, list) or len(ends) != 2:
+        pair = isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends))
+        if set(values) - {"between", "log"} or not pair or not isinstance(log, bool):
             raise KnobError(
                 f"the axis '{name}' = {values!r}: write between: [low, high], log: true."
             )
-        low, high = ends
-        return Between(low, high, bool(log))
+        return Between(ends[0], ends[1], log)
     if isinstance(values, str):
         return axis_from_text(values)
     return values if isinstance(values, list | range | Between) else [values]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def seeds_from(value: Any) -> Any:
     """Seeds as a list, as one number, or as a text such as 0:3."""
-    if isinstance(value, str):
-        found = axis_from_text(value)
-        return [int(seed) for seed in found] if not isinstance(found, Between) else value
-    return [value] if isinstance(value, int) else value
+    found = axis_from_text(value) if isinstance(value, str) else value
+    found = [found] if isinstance(found, int) else found
+    try:
+        return [int(seed) if isinstance(seed, str) else seed for seed in found]
+    except (TypeError, ValueError):
+        raise KnobError(
+            f"seeds = {value!r} is not understood: write 0:3, or [0, 7], or one number."
+        ) from None
 
 
 def _named(base: Mapping[str, Any]) -> dict[str, Any]:

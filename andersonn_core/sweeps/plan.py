@@ -207,5 +207,7 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def _check_sampling(sampling: Sampling) -> None:
     if sampling.sampler not in SAMPLERS:
         raise KnobError(f"sampler = {sampling.sampler!r} must be one of {', '.join(SAMPLERS)}.")
-    if not 1 <= sampling.count <= 1_000_000:
+    if not isinstance(sampling.count, int) or not 1 <= sampling.count <= 1_000_000:
         raise KnobError(f"samples = {sampling.count!r} is not allowed: it must be 1 to 1,000,000.")
+    if not isinstance(sampling.seed, int) or not 0 <= sampling.seed <= MOST_SEED:
+        raise KnobError(f"sample_seed = {sampling.seed!r} must be 0 to {MOST_SEED:,}.")

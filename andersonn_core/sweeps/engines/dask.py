@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, KilledWorker
+from distributed.comm.addressing import parse_host_port
 
 from andersonn_core.faults import first_line
 from andersonn_core.runcard import code_version
@@ -24,6 +26,7 @@ from andersonn_core.sweeps.trial import (
     run_trial,
 )
 
+BY_SOCKET = ("tcp://", "tls://")
 REACHED = 10.0  # seconds for a scheduler to answer
 FIRST_WORKER = 600.0  # seconds for a first worker to come: clusters have queues
 COUNTED = 2.0  # seconds for which a number of workers holds
@@ -134,6 +137,10 @@ class Dask(Pool):
 
 def _client(cluster: Any) -> Client:
     try:
+        if isinstance(cluster, str) and cluster.startswith(BY_SOCKET):
+            # a client that found nobody would print a traceback when it is collected
+            _, _, place = cluster.partition("://")
+            socket.create_connection(parse_host_port(place), timeout=REACHED).close()
         return Client(  # type: ignore[no-untyped-call]
             cluster, timeout=REACHED, set_as_default=False
         )

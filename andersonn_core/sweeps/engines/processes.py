@@ -37,7 +37,8 @@ class Processes(Pool):
     died = (BrokenProcessPool,)
 
     def __init__(self, workers: int | None = None) -> None:
-        if workers is not None and (not isinstance(workers, int) or workers < 1):
+        known = isinstance(workers, int) and not isinstance(workers, bool)
+        if workers is not None and not (known and workers >= 1):
             raise KnobError(f"workers = {workers!r} is not allowed: it must be at least 1.")
         self.workers = workers or loky.cpu_count()  # those that this process may use
         self.room = self.workers + 2
