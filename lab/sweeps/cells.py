@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.sweeps.statuses import STATUSES
+from lab.sweeps.statuses import CONVERGED, STATUSES
 from lab.sweeps.trials import Axis, Floats, Indices, Mask, Trials
 
 PARTS = (0.1, 0.5, 0.9)  # the quantiles that are told
@@ -30,7 +30,7 @@ class Cells:
     @property
     def converged(self) -> Counts:
         """How many of the chosen trials converged."""
-        return np.asarray(self.statuses[0])
+        return np.asarray(self.statuses[CONVERGED])
 
     @property
     def fraction(self) -> Floats:
@@ -50,7 +50,6 @@ class Cellwise:
         self.values = trials.values(column) if column else None
         self._grouped = self._sorted(column)
         self._total = self._count(self.cell)
-        self._by_status = self.cell + trials.statuses.astype(np.int64) * self._size
 
     @property
     def _size(self) -> int:
@@ -77,11 +76,13 @@ class Cellwise:
         return self.every if mask is None else self._gather(mask)
 
     def _gather(self, mask: Mask | None) -> Cells:
-        by_status = self._by_status if mask is None else self._by_status[mask]
-        shape = (len(STATUSES), *self.shape)
-        statuses = np.bincount(by_status, minlength=len(STATUSES) * self._size).reshape(shape)
+        statuses = np.zeros((len(STATUSES), *self.shape), np.int64)
+        chosen = self._total if mask is None else self._count(self.cell[mask])
+        for status, every in self.trials.lost.items():
+            statuses[status] = self._count(self.cell[every if mask is None else every[mask[every]]])
+        statuses[CONVERGED] = chosen - statuses.sum(0)
         low, median, high = self._quantiles(mask)
-        return Cells(self._total, statuses.sum(0), statuses, low, median, high)
+        return Cells(self._total, chosen, statuses, low, median, high)
 
     def _quantiles(self, mask: Mask | None) -> Floats:  # -> (3, x, y)
         grouped = self._grouped if mask is None else self._grouped[mask[self._grouped]]

@@ -108,10 +108,9 @@ class Measured:
 
     def places(self, trials: Trials) -> Floats:
         """The decimal logarithm; NaN where it is not known. Widens the span."""
-        values = trials.values(self.name)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(values > 0, np.log10(values), np.nan)
-        known = logs[trials.converged & np.isfinite(logs)]
+        logs, order = trials.logs(self.name), trials.order(self.name)
+        known = logs[order[[0, -1]]] if order.size else logs[:0]
+        known = known[np.isfinite(known)]
         if known.size:
             self._low = min(self._low, float(known.min()))
             self._high = max(self._high, float(known.max()))

@@ -21,9 +21,10 @@ from lab.sweeps.words import many
 from lab.theme import Palette
 
 NAME = "residual curves"
-HEIGHT = 300
+HEIGHT = 262
 MOST = 200  # curves
 FLOOR = 1e-16  # below which a level is drawn as this
+HIGHEST = 1e2  # level that the axis shows: what diverges leaves the frame
 LINES = ("x", "seconds", "y", "color", "width", "told")
 By = Literal["evaluation", "seconds"]
 X_TITLES: dict[By, str] = {"evaluation": "evaluations of the map", "seconds": "seconds"}
@@ -79,7 +80,7 @@ class Curves:
             "x" if by == "evaluation" else "seconds", "y", source=self.lines, line_color="color",
             line_width="width", line_alpha=0.75,
         )  # fmt: skip
-        plot.add_tools(HoverTool(renderers=[drawn], line_policy="interp"))
+        plot.add_tools(HoverTool(renderers=[drawn], line_policy="interp", limit=3))
         return plot
 
     def paint(self, colors: Palette) -> None:
@@ -99,20 +100,20 @@ class Curves:
         trials = shown.trials
         colors = dict(zip(index.tolist(), trial_colors(shown, index).tolist(), strict=True))
         place = dict(zip(trials.rows[index].tolist(), index.tolist(), strict=True))
+        starts, keys, columns_ = _split(frame)
+        width = 2.2 if len(keys) <= 12 else 1.2
         rows: list[tuple[Any, ...]] = []
-        for row, curve in frame.groupby("row", sort=False):
-            k = place.get(int(row))
-            if k is not None:
-                x, seconds = curve["evaluation"].to_numpy(float), curve["seconds"].to_numpy(float)
-                level = np.maximum(curve["level"].to_numpy(float), FLOOR)
-                rows.append((x, seconds, level, colors[k], 1.2, trials.setting(k)))
-        width = 2.2 if len(rows) <= 12 else 1.2
-        rows = [(*row[:4], width, row[5]) for row in rows]
+        for number, row in enumerate(keys):
+            if row in place:
+                part = slice(starts[number], starts[number + 1])
+                told = (colors[place[row]], width, trials.setting(place[row]))
+                rows.append((*(each[part] for each in columns_), *told))
         self.lines.data = {name: [row[k] for row in rows] for k, name in enumerate(LINES)}
-        self._lay_out(frame)
+        reached = set(trials.rows[index[trials.converged[index]]].tolist())
+        self._lay_out(frame, frame[frame["row"].isin(reached)] if reached else frame)
 
-    def _lay_out(self, frame: pd.DataFrame) -> None:
-        """Axes around what is drawn; that of residuals only widens."""
+    def _lay_out(self, frame: pd.DataFrame, reached: pd.DataFrame) -> None:
+        """Axes around the curves that converged, if any did; that of residuals only widens."""
         if frame.empty:
             return
         level = frame["level"].to_numpy(float)
@@ -120,10 +121,10 @@ class Curves:
         if level.size:
             lowest = 10.0 ** math.floor(math.log10(max(float(level.min()), FLOOR)))
             self._lowest = min(self._lowest, lowest)
-            highest = 10.0 ** math.ceil(math.log10(min(float(level.max()), 1e6)))
+            highest = 10.0 ** math.ceil(math.log10(min(float(level.max()), HIGHEST)))
             fit(self.y, self._lowest / 2, 1.5 * max(highest, float(self.y.end) / 1.5))
-        fit(self.x["evaluation"], 0.0, 1.03 * float(frame["evaluation"].max()))
-        seconds = frame["seconds"].to_numpy(float)
+        fit(self.x["evaluation"], 0.0, 1.03 * float(reached["evaluation"].max()))
+        seconds = reached["seconds"].to_numpy(float)
         seconds = seconds[np.isfinite(seconds) & (seconds > 0)]
         if seconds.size:
             fit(self.x["seconds"], 0.9 * float(seconds.min()), 1.15 * float(seconds.max()))
@@ -165,6 +166,17 @@ class Curves:
         """Nothing is brushed here any longer."""
         for region in self.regions.values():
             region.show(None)
+
+
+def _split(frame: pd.DataFrame) -> tuple[list[int], list[int], list[Any]]:
+    """Where each row's curve starts (and the last ends), the rows, and the sorted columns."""
+    row = frame["row"].to_numpy(np.int64)
+    order = np.argsort(row, kind="stable")
+    keys, starts = np.unique(row[order], return_index=True)
+    names = ("evaluation", "seconds", "level")
+    evaluation, seconds, level = (frame[name].to_numpy(float)[order] for name in names)
+    ends = [*starts.tolist(), len(row)]
+    return ends, keys.tolist(), [evaluation, seconds, np.maximum(level, FLOOR)]
 
 
 Read = Callable[[list[int], int], pd.DataFrame]  # rows, most -> row, evaluation, seconds, level

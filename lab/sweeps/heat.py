@@ -30,7 +30,7 @@ from lab.sweeps.trials import Axis, Trials
 from lab.theme import FONT, Palette
 
 NAME = "heat map"
-HEIGHT = 300
+HEIGHT = 262
 PALE = 0.22  # of a cell without a selected trial
 ROOM = (18, 13)  # columns and rows up to which there is room for numbers
 CELLS = 4096  # beyond, the words of a hover would be most of what is sent
@@ -79,7 +79,7 @@ class Heat:
         self.flag = plot.scatter(
             "x", "y", source=self.partial, marker="triangle", size=5, line_color=None
         ).glyph
-        self.hover = HoverTool(renderers=[self.square])
+        self.hover = HoverTool(renderers=[self.square], limit=1)
         plot.add_tools(self.hover)
         return plot
 
@@ -168,7 +168,7 @@ class Heat:
         none = (every.total == 0).ravel()
         self.missing.data = {"x": xs[none], "y": ys[none]}
         some = (drawn & ~lost & (chosen.converged < chosen.chosen)).ravel() & written
-        self.partial.data = {"x": xs[some] + 0.4, "y": ys[some] + 0.36}
+        self.partial.data = {"x": xs[some] + 0.36, "y": ys[some] + 0.34}
 
     @staticmethod
     def _text(shown: Shown, each: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import holoviews as hv
@@ -27,11 +28,11 @@ from lab.sweeps.trials import Floats, Indices, Trials
 from lab.theme import FONT, Palette
 
 NAME = "parallel coordinates"
-HEIGHT = 300
+HEIGHT = 284
 MOST_LINES = 4_000  # as lines of their own; a browser takes about 0.1 s to draw them
 TOP = 0.86  # of the height; above lies what did not converge
 BAND, BAND_STEP = 0.93, 0.015
-BINS = 160  # of a measured column, in a picture
+BINS = 100  # of a measured column, in a picture
 SHADES, WEIGHTS = 25, 7  # colors and opacities of a picture: with the statuses' they fit into bytes
 SIDE = 0.45  # room beside the outer axes
 NEAR = 0.3  # of the distance of two axes, within which a drag means this one
@@ -41,10 +42,23 @@ NODES = ("x", "y", "level", "count")
 
 @dataclass(frozen=True)
 class Strand:
-    """One column of some trials: a small code for each, and the height of each code."""
+    """One column of the trials: a small code for each, and the height of each code."""
 
     codes: NDArray[np.int32]
     heights: Floats
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What lies between two neighboring columns: a code for each trial's piece of a line."""
+
+    one: Strand
+    other: Strand
+
+    @cached_property
+    def codes(self) -> Indices:
+        """One code for both ends, wide enough that NumPy counts without a copy."""
+        return self.one.codes.astype(np.int64) * len(self.other.heights) + self.other.codes
 
 
 def strand(column: Column, trials: Trials) -> Strand:
@@ -80,7 +94,8 @@ class Parallel:
         self.columns: Sequence[Column] = ()
         self.ranges: dict[str, tuple[float, float]] = {}  # column -> heights that are selected
         self._strands: tuple[Any, list[Strand]] = (None, [])
-        self._shades: tuple[Any, NDArray[np.int8]] = (None, np.zeros(0, np.int8))
+        self._shades: tuple[Any, NDArray[np.float32]] = (None, np.zeros(0, np.float32))
+        self._gaps: tuple[Any, list[Gap]] = (None, [])
         self._back: Any = None  # what the pale layer was drawn from
         self.x, self.y = Range1d(-SIDE, 1 + SIDE), Range1d(-0.06, 1.03)
         self.lines, self.pale = columns(*LINES), columns("x", "y")
@@ -103,8 +118,10 @@ class Parallel:
         plot.xaxis.axis_line_color = plot.xaxis.major_tick_line_color = None
         self.band = plot.hspan(y=[TOP + 0.035], line_width=1, line_dash=[2, 3]).glyph
         self.mappers = [LinearColorMapper(palette=["#000000"], low=0, high=255) for _ in range(2)]
-        for source, mapper in zip((self.pale_picture, self.picture), self.mappers, strict=True):
+        self.pale_image, _ = (
             plot.image("image", "x", "y", "dw", "dh", source=source, color_mapper=mapper)
+            for source, mapper in zip((self.pale_picture, self.picture), self.mappers, strict=True)
+        )
         self.pale_line = plot.multi_line("x", "y", source=self.pale, line_alpha=0.13).glyph
         drawn = plot.multi_line(
             "x", "y", source=self.lines, line_color="color", line_alpha=0.6, line_width=1.2
@@ -123,7 +140,7 @@ class Parallel:
         ).glyph  # fmt: skip
         self.hovers = (
             HoverTool(renderers=[dots]),
-            HoverTool(renderers=[drawn], line_policy="interp"),
+            HoverTool(renderers=[drawn], line_policy="interp", limit=3),
         )
         plot.add_tools(*self.hovers)
         return plot
@@ -190,8 +207,9 @@ class Parallel:
         """The levels of an axis, and how many selected trials have each."""
         axis, mask = shown.trials.every_axis[column.name], shown.mask
         count = len(axis.levels)
-        total = np.bincount(axis.codes, minlength=count)
-        mine = total if mask is None else np.bincount(axis.codes[mask], minlength=count)
+        total, mine = axis.counts, axis.counts
+        if mask is not None:
+            mine = np.bincount(axis.codes[mask], minlength=count)
         heights = _scaled(np.arange(count, dtype=float), 0.0, count - 1.0)
         return [
             (k, y, f"{axis.label} {text}", f"{a:,} of {b:,} trials")
@@ -200,32 +218,36 @@ class Parallel:
 
     def _draw_lines(self, shown: Shown, strands: Sequence[Strand]) -> None:
         heights = np.column_stack([each.heights[each.codes] for each in strands])
-        chosen = np.arange(shown.trials.count) if shown.mask is None else np.flatnonzero(shown.mask)
+        mask, trials = shown.mask, shown.trials
+        chosen = np.concatenate([*trials.lost.values(), trials.reached])  # these on top of those
+        chosen = chosen if mask is None else chosen[mask[chosen]]
         xs = list(range(len(strands)))
         self.lines.data = {
             "x": [xs] * len(chosen), "y": heights[chosen].tolist(),
             "color": trial_colors(shown, chosen).tolist(),
-            "told": [shown.trials.setting(index) for index in chosen],
+            "told": [trials.setting(index) for index in chosen],
         }  # fmt: skip
-        rest = [] if shown.mask is None else heights[~shown.mask].tolist()
+        rest = [] if mask is None else heights[~mask].tolist()
+        self.pale_line.line_alpha = min(0.13, 12 / max(len(rest), 1))  # many of them add up
         self.pale.data = {"x": [xs] * len(rest), "y": rest}
         self._clear(self.picture, self.pale_picture)
 
     def _draw_picture(self, shown: Shown, strands: Sequence[Strand]) -> None:
         box = (-SIDE, len(strands) - 1 + 0.12, -0.06, 1.03)
-        back = (shown.trials, shown.mask is not None, tuple(each.name for each in self.columns))
-        if self._back != back:
-            self._back = back
-            if shown.mask is None:
-                self._clear(self.pale_picture)
-            else:
-                weight = raster.lines(segments(strands, None, None), (), box).weight
-                self.pale_picture.data = _image(np.where(weight > 0, _opacity(weight) + 1, 0), box)
-            self._clear(self.lines, self.pale)
+        if self._gaps[0] is not strands:
+            pairs = zip(strands, strands[1:], strict=False)
+            self._gaps = strands, [Gap(one, other) for one, other in pairs]
+        gaps = self._gaps[1]
+        if self._back is not strands and shown.mask is not None:
+            self._back = strands
+            weight = raster.lines(segments(gaps, None, None), (), box).weight
+            self.pale_picture.data = _image(np.where(weight > 0, _opacity(weight) + 1, 0), box)
+        self.pale_image.visible = self._back is strands and shown.mask is not None
+        self._clear(self.lines, self.pale)
         self._palettes(shown)
-        self.picture.data = _image(picture(shown, strands, self._shades_of(shown), box), box)
+        self.picture.data = _image(picture(shown, gaps, self._shades_of(shown), box), box)
 
-    def _shades_of(self, shown: Shown) -> NDArray[np.int8] | None:
+    def _shades_of(self, shown: Shown) -> NDArray[np.float32] | None:
         """The shade of each converged trial, by the quantity; None if it is not one of trials."""
         column, scale = shown.quantity.column, shown.tint.scale
         if not column:
@@ -233,7 +255,7 @@ class Parallel:
         key = shown.trials, column, scale.low, scale.high
         if self._shades[0] != key:
             index = shown.tint.index(shown.trials.values(column)[shown.trials.reached])
-            self._shades = key, np.round(index * ((SHADES - 1) / (COLORS - 1))).astype(np.int8)
+            self._shades = key, np.round(index * ((SHADES - 1) / (COLORS - 1))).astype(np.float32)
         return self._shades[1]
 
     def _palettes(self, shown: Shown) -> None:
@@ -321,29 +343,27 @@ class Parallel:
 
 
 def segments(
-    strands: Sequence[Strand], chosen: Indices | None, values: NDArray[np.int8] | None
+    gaps: Sequence[Gap], chosen: Indices | None, values: NDArray[np.float32] | None
 ) -> raster.Segments:
     """The pieces of the lines of some trials (all, without `chosen`): weight and mean value."""
     pieces: list[tuple[Floats, ...]] = []
-    for k, (one, other) in enumerate(zip(strands, strands[1:], strict=False)):
-        width = len(other.heights)
-        a, b = (each.codes if chosen is None else each.codes[chosen] for each in (one, other))
-        key = a * np.int32(width) + b
-        size = len(one.heights) * width
-        weight = np.bincount(key, minlength=size)
+    for k, gap in enumerate(gaps):
+        one, other = gap.one.heights, gap.other.heights
+        codes = gap.codes if chosen is None else gap.codes[chosen]
+        size = len(one) * len(other)
+        weight = np.bincount(codes, minlength=size)
         used = np.flatnonzero(weight)
         mean = np.zeros(len(used))
         if values is not None:
-            mean = np.bincount(key, weights=values, minlength=size)[used] / weight[used]
-        x = np.full(len(used), float(k))
-        from_height, to_height = one.heights[used // width], other.heights[used % width]
-        pieces.append((x, from_height, to_height, weight[used].astype(float), mean))
+            mean = np.bincount(codes, weights=values, minlength=size)[used] / weight[used]
+        x, ends = np.full(len(used), float(k)), (used // len(other), used % len(other))
+        pieces.append((x, one[ends[0]], other[ends[1]], weight[used].astype(float), mean))
     x0, y0, y1, weights, means = (np.concatenate(each) for each in zip(*pieces, strict=True))
     return raster.Segments(x0, y0, x0 + 1, y1, weights, means)
 
 
 def picture(
-    shown: Shown, strands: Sequence[Strand], shades: NDArray[np.int8] | None, box: Box
+    shown: Shown, gaps: Sequence[Gap], shades: NDArray[np.float32] | None, box: Box
 ) -> NDArray[np.uint8]:
     """The selected trials' lines: shade and opacity in one byte, 0 where there is none.
 
@@ -356,10 +376,10 @@ def picture(
         chosen = mask[reached]
         reached, shades = reached[chosen], None if shades is None else shades[chosen]
     lost = [
-        (segments(strands, every if mask is None else every[mask[every]], None), status)
+        (segments(gaps, every if mask is None else every[mask[every]], None), status)
         for status, every in trials.lost.items()
     ]
-    drawn = raster.lines(segments(strands, reached, shades), lost, box)
+    drawn = raster.lines(segments(gaps, reached, shades), lost, box)
     shade = np.full(drawn.weight.shape, SHADES - 1.0) if shades is None else drawn.mean
     others = drawn.lost > drawn.weight
     shade = np.where(others, SHADES + drawn.status - 1, np.round(shade))

@@ -21,7 +21,7 @@ Pixels = NDArray[np.float64]
 
 MANY = 20_000  # points from which on a browser is better sent a picture of them
 POINT_PIXELS = (330, 170)  # each about two pixels wide on the screen, so that one point is seen
-LINE_PIXELS = (700, 240)
+LINE_PIXELS = (640, 220)
 
 
 def _canvas(pixels: tuple[int, int], box: tuple[float, float, float, float]) -> Any:
@@ -68,7 +68,7 @@ def lines(
     """Lines of trials that converged, and of others by their status, in the pixels of a box."""
     import datashader
 
-    table = pd.concat([_table(reached, 0), *(_table(each, status) for each, status in lost)])
+    table = _table([(reached, 0), *lost])
     names = ("weight", "product", "lost")
     wanted = datashader.summary(
         **{name: datashader.sum(name) for name in names}, status=datashader.max("status")
@@ -80,13 +80,19 @@ def lines(
     return Lines(weight, mean, others, found["status"].to_numpy())
 
 
-def _table(pieces: Segments, status: int) -> pd.DataFrame:
-    converged = pieces.weight * (status == 0)
-    return pd.DataFrame(
-        {"x0": pieces.x0, "y0": pieces.y0, "x1": pieces.x1, "y1": pieces.y1, "weight": converged,
-         "product": converged * pieces.value, "lost": pieces.weight - converged,
-         "status": float(status)}
-    )  # fmt: skip
+def _table(parts: Sequence[tuple[Segments, int]]) -> pd.DataFrame:
+    """All segments as datashader takes them.
+
+    Each column is an array of its own, always: numba compiles anew for another memory layout.
+    """
+    joined = Segments(*(np.concatenate(each) for each in zip(*(p for p, _ in parts), strict=True)))
+    status = np.concatenate([np.full(len(p.x0), float(status)) for p, status in parts])
+    converged = np.where(status == 0, joined.weight, 0.0)
+    columns = joined._asdict() | {
+        "weight": converged, "product": converged * joined.value,
+        "lost": joined.weight - converged, "status": status,
+    }  # fmt: skip
+    return pd.DataFrame(columns, copy=False)
 
 
 class _Compiler:

@@ -22,8 +22,8 @@ from lab.sweeps.trials import Trials
 from lab.theme import Palette
 
 NAME = "scatter"
-HEIGHT = 300
-FIRST, STEP = 0.12, 0.085  # of the height: where the strip begins, and from status to status
+HEIGHT = 262
+FIRST, STEP = 0.12, 0.115  # of the height: where the strip begins, and from status to status
 EDGE = 0.04  # of the width, left and right
 MOST_LOST = 3_000  # markers of their own; beyond, one for all in a bin
 BINS = 120
@@ -77,7 +77,7 @@ class Scatter:
             fill_alpha="alpha", line_alpha="alpha", size=7, line_width=1.2,
         )  # fmt: skip
         self.hovers = (
-            HoverTool(renderers=[dots, lost]), HoverTool(renderers=pictures[1:]),
+            HoverTool(renderers=[dots, lost], limit=3), HoverTool(renderers=pictures[1:]),
         )  # fmt: skip
         plot.add_tools(*self.hovers)
         return plot

@@ -51,7 +51,12 @@ class Axis:
     codes: NDArray[np.uint16]
     numeric: bool
 
-    @property
+    @cached_property
+    def counts(self) -> Indices:
+        """How many trials have each level."""
+        return np.bincount(self.codes, minlength=len(self.levels))
+
+    @cached_property
     def texts(self) -> list[str]:
         """The levels in words."""
         return [level_text(level) for level in self.levels]
@@ -110,6 +115,7 @@ class Trials:
         self.statuses = _statuses(frame["status"])
         self.converged: Mask = self.statuses == CONVERGED
         self._values: dict[str, Floats] = {}
+        self._logs: dict[str, Floats] = {}
         self._orders: dict[str, Indices] = {}
 
     @cached_property
@@ -148,6 +154,14 @@ class Trials:
         if name not in self._values:
             self._values[name] = self.frame[name].to_numpy(float, na_value=math.nan)
         return self._values[name]
+
+    def logs(self, name: str) -> Floats:
+        """The decimal logarithm of a measured column; NaN where there is none."""
+        if name not in self._logs:
+            values = self.values(name)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self._logs[name] = np.where(values > 0, np.log10(values), np.nan)
+        return self._logs[name]
 
     def order(self, name: str) -> Indices:
         """The converged trials with a finite value, from the smallest to the largest."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import holoviews as hv
+import numpy as np
 import pandas as pd
 import panel as pn
 import panel_material_ui as pmui
@@ -20,7 +21,7 @@ from lab.pages.map_card import SEGMENTS
 from lab.sweeps import curves, heat, parallel, raster, scatter
 from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
 from lab.sweeps.machines import machines, mixed_words, of_machine
-from lab.sweeps.quantities import FRACTION, Keeper, available
+from lab.sweeps.quantities import Keeper, available
 from lab.sweeps.selection import Selection
 from lab.sweeps.shown import Shown, Tint
 from lab.sweeps.statuses import MARKS
@@ -39,8 +40,8 @@ SHAPES = {
     "inverted_triangle": "\N{BLACK DOWN-POINTING TRIANGLE}", "dash": "\N{EM DASH}",
 }  # fmt: skip
 MARKINGS = (
-    "Hatched: none converged. Triangle in a corner: not all did. Dot: not computed yet. "
-    "Drag: select. Click: open the trial in a cell's middle."
+    "Hatched: none converged; corner: not all did; dot: not computed yet. Drag to select, click to "
+    "open a cell's middle trial."
 )
 
 
@@ -54,15 +55,15 @@ class ViewCard(Card):
         self.panes = [bokeh_pane(each, height=each.height) for each in figures]
 
     def __panel__(self) -> pn.viewable.Viewable:
-        bar = pn.FlexBox(
-            *self.widgets, align_items="center", sizing_mode="stretch_width", margin=(4, 0, 2, 0),
-            stylesheets=[STYLE],
+        head = pn.Row(
+            self.heading, *self.widgets, sizing_mode="stretch_width", align="start", margin=0,
+            height=44 if self.widgets else 22, stylesheets=[STYLE],
         )  # fmt: skip
-        return self.boxed(bar, *self.panes, css_classes=["lab-card"])
+        return self.framed(head, self.note, *self.panes)
 
 
-def _select(name: str, width: int = 150) -> Any:
-    return pmui.Select(label=name, options=[], size="small", width=width, margin=(4, 8, 0, 0))
+def _select(name: str, width: int = 128) -> Any:
+    return pmui.Select(label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8))
 
 
 class SweepViews(pn.viewable.Viewer):
@@ -105,12 +106,12 @@ class SweepViews(pn.viewable.Viewer):
 
     def _build(self) -> None:
         self.quantity = _select("color")
-        self.x, self.y = _select("across", 140), _select("up", 140)
-        self.across, self.up = _select("across", 160), _select("up", 160)
+        self.x, self.y = _select("across"), _select("up")
+        self.across, self.up = _select("across", 150), _select("up", 150)
         self.machine = _select("machine", 420)
         self.by = pmui.RadioButtonGroup(
             options={"evaluations": "evaluation", "seconds": "seconds"}, value="evaluation",
-            size="small", color="primary", sx=SEGMENTS, margin=(4, 8, 4, 0),
+            size="small", color="primary", sx=SEGMENTS, margin=(4, 0, 4, 8),
         )  # fmt: skip
         for widget in (self.quantity, self.x, self.y, self.across, self.up):
             widget.param.watch(lambda _: self._chosen(), "value")
@@ -118,7 +119,7 @@ class SweepViews(pn.viewable.Viewer):
         self.by.param.watch(lambda _: self._by_changed(), "value")
         self.clear = pmui.Button(
             label="Clear selection", icon="deselect", variant="outlined", size="small",
-            margin=(0, 8, 0, 0), disabled=True,
+            margin=(0, 12, 0, 0), disabled=True,
         )  # fmt: skip
         self.clear.on_click(lambda _: self.forget())
         self.sentence = text("", "lab-verdict")
@@ -263,14 +264,10 @@ class SweepViews(pn.viewable.Viewer):
         name = self.quantity.value
         keeper = self._keepers.setdefault(name, Keeper(available(trials)[name]))
         quantity = keeper.quantity
-        if name == FRACTION:
-            values = pd.Series(dtype=float).to_numpy()
-        else:
-            values = (
-                trials.values(quantity.column)[trials.order(quantity.column)[[0, -1]]]
-                if (len(trials.order(quantity.column)))
-                else trials.values(quantity.column)[:0]
-            )
+        values = np.zeros(0)
+        if quantity.column:
+            order = trials.order(quantity.column)
+            values = trials.values(quantity.column)[order[[0, -1]] if order.size else order]
         return Shown(trials, mask, Tint(quantity, keeper.hold(values), self.colors))
 
     def _draw(self) -> None:
@@ -294,26 +291,29 @@ class SweepViews(pn.viewable.Viewer):
     def _ask(self, shown: Shown) -> None:
         """Read the curves of the selection, the newest request only."""
         self._request += 1
-        request, index = self._request, curves.sample(shown.trials, shown.mask)
-        rows = shown.trials.rows[index].tolist()
-        schedule = self._schedule
+        request, schedule = self._request, self._schedule
+
+        def read() -> tuple[Indices, pd.DataFrame]:
+            index = curves.sample(shown.trials, shown.mask)
+            return index, self._read(shown.trials.rows[index].tolist(), curves.MOST)
+
         if schedule is None:
-            self._draw_curves(shown, index, self._read(rows, curves.MOST))
+            self._draw_curves(shown, *read())
             return
 
-        def read() -> None:
+        def work() -> None:
             if request != self._request:
                 return
             try:
-                frame = self._read(rows, curves.MOST)
+                found = read()
             except Exception as error:
                 LOG.exception("The curves of a sweep could not be read.")
                 words = f"The curves could not be read: {sentence(error)}"
                 schedule(lambda: self.cards[curves.NAME].say(words))
             else:
-                schedule(lambda: self._arrived(request, shown, index, frame))
+                schedule(lambda: self._arrived(request, shown, *found))
 
-        self._reader.submit(read)
+        self._reader.submit(work)
 
     def _arrived(self, request: int, shown: Shown, index: Indices, frame: pd.DataFrame) -> None:
         if request == self._request:
@@ -403,14 +403,14 @@ class SweepViews(pn.viewable.Viewer):
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        head = pn.FlexBox(
-            self.clear, self.tiles, align_items="center", sizing_mode="stretch_width",
-            margin=(4, 0, 0, 0), stylesheets=[STYLE],
+        head = pn.Row(
+            self.clear, self.tiles, sizing_mode="stretch_width", margin=(6, 0, 0, 0),
+            stylesheets=[STYLE],
         )  # fmt: skip
         return pn.Column(
             self.warning, self.machine, self.sentence, self.how, head,
-            grid(self.cards[heat.NAME], self.cards[scatter.NAME], name="lab-pair lab-sweep"),
-            grid(self.cards[parallel.NAME], self.cards[curves.NAME], name="lab-pair lab-sweep"),
+            grid(self.cards[heat.NAME], self.cards[scatter.NAME], name="lab-strip"),
+            grid(self.cards[parallel.NAME], self.cards[curves.NAME], name="lab-strip"),
             sizing_mode="stretch_width", margin=0, stylesheets=[STYLE],
         )  # fmt: skip
 

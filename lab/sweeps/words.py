@@ -16,9 +16,13 @@ def many(count: int, word: str) -> str:
 
 def counts_by_status(trials: Trials, mask: Mask | None) -> dict[str, int]:
     """How many trials ended how; only what occurs."""
-    statuses = trials.statuses if mask is None else trials.statuses[mask]
-    counts = np.bincount(statuses, minlength=len(STATUSES))
-    return {name: int(count) for name, count in zip(STATUSES, counts, strict=True) if count}
+    chosen = trials.count if mask is None else int(np.count_nonzero(mask))
+    lost = {
+        STATUSES[status]: len(every) if mask is None else int(np.count_nonzero(mask[every]))
+        for status, every in trials.lost.items()
+    }
+    counts = {"CONVERGED": chosen - sum(lost.values())} | lost
+    return {name: count for name, count in counts.items() if count}
 
 
 def selected_words(trials: Trials, mask: Mask | None) -> str:
