@@ -34,7 +34,7 @@ HEIGHT = 262
 PALE = 0.22  # of a cell without a selected trial
 ROOM = (18, 13)  # columns and rows up to which there is room for numbers
 CELLS = 4096  # beyond, the words of a hover would be most of what is sent
-FILL = ("x", "y", "color", "alpha", "hatch", "text", "ink")
+FILL = ("x", "y", "color", "alpha", "text", "ink")
 TOLD = {
     "setting": "@setting", "median": "@median", "10-90 %": "@spread",
     "trials": "@trials", "not converged": "@lost",
@@ -53,7 +53,7 @@ class Heat:
         self.x, self.y = Range1d(-0.5, 0.5), Range1d(-0.5, 0.5)
         self.cells = columns(*FILL, *TOLD_COLUMNS)
         self.cells.name = "cells of the sweep"
-        self.missing, self.partial = columns("x", "y"), columns("x", "y")
+        self.missing, self.partial, self.lost = (columns("x", "y") for _ in range(3))
         self.figure = self._figure()
         self.brushable = Brushable(self.figure, self._brushed)
         self.region = Region(self.figure)
@@ -68,8 +68,13 @@ class Heat:
         plot.grid.visible = False
         self.square = plot.rect(
             "x", "y", 1, 1, source=self.cells, fill_color="color", fill_alpha="alpha",
-            hatch_pattern="hatch", hatch_alpha="alpha", hatch_scale=7, line_width=1.5,
+            line_width=1.5,
         )  # fmt: skip
+        # Apart from the others: a browser makes a pattern for each cell of a glyph that has any.
+        self.hatch = plot.rect(
+            "x", "y", 1, 1, source=self.lost, fill_alpha=0, line_alpha=0, hatch_scale=7,
+            hatch_pattern="right_diagonal_line",
+        ).glyph  # fmt: skip
         self.dot = plot.scatter("x", "y", source=self.missing, size=2.5, line_color=None).glyph
         plot.text(
             "x", "y", "text", source=self.cells, text_color="ink", text_alpha="alpha",
@@ -102,7 +107,7 @@ class Heat:
             axis.axis_line_color = axis.major_tick_line_color = None
         self.hover.tooltips = tooltip(TOLD, colors)
         self.square.glyph.line_color = colors.paper
-        self.square.glyph.hatch_color = colors.bad
+        self.hatch.hatch_color = colors.bad
         self.dot.fill_color, self.flag.fill_color = colors.muted, colors.bad
         self.bar.background_fill_color = colors.paper
         self.bar.major_label_text_color = colors.muted
@@ -162,9 +167,9 @@ class Heat:
         self.cells.data = {
             "x": xs, "y": ys, "color": fills.ravel(),
             "alpha": np.where(drawn, 1.0, PALE).ravel(),
-            "hatch": np.where(lost, "right_diagonal_line", "blank").ravel(),
             "text": texts, "ink": [ink_on(fill) for fill in fills.ravel()],
         } | {name: told.get(name, [""] * values.size) for name in TOLD_COLUMNS}  # fmt: skip
+        self.lost.data = {"x": xs[lost.ravel()], "y": ys[lost.ravel()]}
         none = (every.total == 0).ravel()
         self.missing.data = {"x": xs[none], "y": ys[none]}
         some = (drawn & ~lost & (chosen.converged < chosen.chosen)).ravel() & written

@@ -60,7 +60,9 @@ class Selection:
     def _tell(self) -> None:
         self._own = True
         try:
-            self.links.selection_expr = self.expression
+            # Linked plots take back what they had selected, and the first of that takes ours back.
+            for _ in range(2):
+                self.links.selection_expr = self.expression
         finally:
             self._own = False
         self._trials = None
