@@ -109,7 +109,7 @@ class Measured:
     def places(self, trials: Trials) -> Floats:
         """The decimal logarithm; NaN where it is not known. Widens the span."""
         logs, order = trials.logs(self.name), trials.order(self.name)
-        known = logs[order[[0, -1]]] if order.size else logs[:0]
+        known = logs[order[[0, -1]]] if order.size else logs  # none converged: of all
         known = known[np.isfinite(known)]
         if known.size:
             self._low = min(self._low, float(known.min()))

@@ -53,7 +53,8 @@ class Heat:
         self.x, self.y = Range1d(-0.5, 0.5), Range1d(-0.5, 0.5)
         self.cells = columns(*FILL, *TOLD_COLUMNS)
         self.cells.name = "cells of the sweep"
-        self.missing, self.partial, self.lost = (columns("x", "y") for _ in range(3))
+        self.missing, self.partial = columns("x", "y"), columns("x", "y")
+        self.lost, self.pale_lost = columns("x", "y"), columns("x", "y")
         self.figure = self._figure()
         self.brushable = Brushable(self.figure, self._brushed)
         self.region = Region(self.figure)
@@ -71,10 +72,13 @@ class Heat:
             line_width=1.5,
         )  # fmt: skip
         # Apart from the others: a browser makes a pattern for each cell of a glyph that has any.
-        self.hatch = plot.rect(
-            "x", "y", 1, 1, source=self.lost, fill_alpha=0, line_alpha=0, hatch_scale=7,
-            hatch_pattern="right_diagonal_line",
-        ).glyph  # fmt: skip
+        self.hatches = [
+            plot.rect(
+                "x", "y", 0.94, 0.92, source=source, fill_alpha=0, line_alpha=0, hatch_scale=7,
+                hatch_pattern="right_diagonal_line", hatch_alpha=alpha,
+            ).glyph
+            for source, alpha in ((self.lost, 1.0), (self.pale_lost, 1.2 * PALE))
+        ]  # fmt: skip
         self.dot = plot.scatter("x", "y", source=self.missing, size=2.5, line_color=None).glyph
         plot.text(
             "x", "y", "text", source=self.cells, text_color="ink", text_alpha="alpha",
@@ -107,7 +111,8 @@ class Heat:
             axis.axis_line_color = axis.major_tick_line_color = None
         self.hover.tooltips = tooltip(TOLD, colors)
         self.square.glyph.line_color = colors.paper
-        self.hatch.hatch_color = colors.bad
+        for hatch in self.hatches:
+            hatch.hatch_color = colors.bad
         self.dot.fill_color, self.flag.fill_color = colors.muted, colors.bad
         self.bar.background_fill_color = colors.paper
         self.bar.major_label_text_color = colors.muted
@@ -169,7 +174,8 @@ class Heat:
             "alpha": np.where(drawn, 1.0, PALE).ravel(),
             "text": texts, "ink": [ink_on(fill) for fill in fills.ravel()],
         } | {name: told.get(name, [""] * values.size) for name in TOLD_COLUMNS}  # fmt: skip
-        self.lost.data = {"x": xs[lost.ravel()], "y": ys[lost.ravel()]}
+        for source, which in ((self.lost, lost & drawn), (self.pale_lost, lost & ~drawn)):
+            source.data = {"x": xs[which.ravel()], "y": ys[which.ravel()]}
         none = (every.total == 0).ravel()
         self.missing.data = {"x": xs[none], "y": ys[none]}
         some = (drawn & ~lost & (chosen.converged < chosen.chosen)).ravel() & written

@@ -12,6 +12,7 @@ from andersonn_core.words import percent_text, ratio_text, residual_text, second
 from lab.quantities import Scale
 from lab.sweeps.trials import Floats, Trials
 
+MOST_STEPS = 5  # between the ends of a scale
 BALANCES = (2.0, 5.0, 10.0, 100.0, 1000.0)  # the ends of a scale around 1
 
 
@@ -88,10 +89,13 @@ def _balance(low: float, high: float) -> Scale:
 
 
 def nice_steps(low: float, high: float) -> list[float]:
-    """The 1-2-5 steps (decades, where there are many) from below `low` to above `high`."""
+    """The 1-2-5 steps from below `low` to above `high`; between far ends only decades."""
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-    digits = (1, 2, 5) if last - first <= 2 else (1,)
-    steps = [float(f"{d}e{power}") for power in range(first, last + 1) for d in digits]
+    steps = [float(f"{d}e{power}") for power in range(first, last + 1) for d in (1, 2, 5)]
     start = max(sum(step <= low * 1.0001 for step in steps) - 1, 0)
     end = max(sum(step < high / 1.0001 for step in steps), start + 1)
-    return steps[start : end + 1]
+    inner = steps[start + 1 : end]
+    if len(inner) > MOST_STEPS:
+        inner = [step for step in inner if f"{step:e}".startswith("1.0")]
+        inner = [step for step in inner if step >= 1.9 * steps[start] and step <= steps[end] / 1.9]
+    return [steps[start], *inner, steps[end]]

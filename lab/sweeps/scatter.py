@@ -195,8 +195,9 @@ class Scatter:
         if len(lost) > MOST_LOST:
             self.lost.data = self._binned(shown)
             return
-        places = np.where(np.isfinite(xs[lost]), xs[lost], self.x.start)
-        places = np.clip(places, self.x.start, self.x.end)
+        inset = 0.3 * EDGE * (float(self.x.end) - float(self.x.start))  # half a marker
+        low, high = float(self.x.start) + inset, float(self.x.end) - inset
+        places = np.clip(np.where(np.isfinite(xs[lost]), xs[lost], low), low, high)
         names = [STATUSES[status] for status in trials.statuses[lost]]
         told = self._texts(trials) if trials.count <= raster.MANY else []
         self.lost.data = {

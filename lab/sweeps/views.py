@@ -62,7 +62,7 @@ class ViewCard(Card):
         return self.framed(head, self.note, *self.panes)
 
 
-def _select(name: str, width: int = 128) -> Any:
+def _select(name: str, width: int = 114) -> Any:
     return pmui.Select(label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8))
 
 
