@@ -15,7 +15,7 @@ MOST_AXES = 4
 MOST_TRIALS = 5000
 ASK = 500  # trials, above which a second press is wanted
 NO_AXIS = ""
-FIRST = {"method.window": "1:11", "method.mixing": "0.5,0.75,1"}
+FIRST = {"method.window": "1:9", "method.mixing": "0.6,0.8,1"}
 UNFIT = ("problem.device", "problem.dtype", "profile", "capture", "compact", "batch_dims")
 
 
