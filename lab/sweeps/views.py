@@ -62,8 +62,13 @@ class ViewCard(Card):
         return self.framed(head, self.note, *self.panes)
 
 
+SMALL = {"& .MuiSelect-select": {"fontSize": "13px"}}
+
+
 def _select(name: str, width: int = 114) -> Any:
-    return pmui.Select(label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8))
+    return pmui.Select(
+        label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8), sx=SMALL
+    )
 
 
 class SweepViews(pn.viewable.Viewer):
