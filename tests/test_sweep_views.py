@@ -16,9 +16,10 @@ from lab.sweeps import SweepViews, raster
 from lab.sweeps.cells import Cellwise
 from lab.sweeps.columns import Measured
 from lab.sweeps.curves import sample
-from lab.sweeps.parallel import MOST_LINES, Gap, segments, strand
+from lab.sweeps.parallel import MOST_LINES
 from lab.sweeps.quantities import QUANTITIES, nice_steps
 from lab.sweeps.statuses import MARKS, STATUSES
+from lab.sweeps.strands import Gap, segments, strand
 from lab.sweeps.trials import Trials, swept
 from lab.theme import DARK, LIGHT
 

@@ -15,10 +15,11 @@ import panel as pn
 import panel_material_ui as pmui
 
 from lab.later import call_later
-from lab.pages.card import STYLE, Card, bokeh_pane, escape, grid, text
+from lab.pages.card import STYLE, escape, grid, text
 from lab.pages.convergence import Schedule, together
 from lab.pages.map_card import SEGMENTS
 from lab.sweeps import curves, heat, parallel, raster, scatter
+from lab.sweeps.card import ViewCard, view_select
 from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
 from lab.sweeps.machines import machines, mixed_words, of_machine
 from lab.sweeps.quantities import Keeper, available
@@ -43,32 +44,6 @@ MARKINGS = (
     "Hatched: none converged; corner: not all did; dot: not computed yet. Drag to select, click to "
     "open a cell's middle trial."
 )
-
-
-class ViewCard(Card):
-    """A view with its widgets beside the title."""
-
-    def __init__(self, title: str, figures: Sequence[Any], widgets: Sequence[Any]) -> None:
-        self.title = title
-        super().__init__()
-        self.widgets = widgets
-        self.panes = [bokeh_pane(each, height=each.height) for each in figures]
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        head = pn.Row(
-            self.heading, *self.widgets, sizing_mode="stretch_width", align="start", margin=0,
-            height=44 if self.widgets else 22, stylesheets=[STYLE],
-        )  # fmt: skip
-        return self.framed(head, self.note, *self.panes)
-
-
-SMALL = {"& .MuiSelect-select": {"fontSize": "13px"}}
-
-
-def _select(name: str, width: int = 114) -> Any:
-    return pmui.Select(
-        label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8), sx=SMALL
-    )
 
 
 class SweepViews(pn.viewable.Viewer):
@@ -110,10 +85,10 @@ class SweepViews(pn.viewable.Viewer):
     # -- building ---------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.quantity = _select("color")
-        self.x, self.y = _select("across"), _select("up")
-        self.across, self.up = _select("across", 150), _select("up", 150)
-        self.machine = _select("machine", 420)
+        self.quantity = view_select("color")
+        self.x, self.y = view_select("across"), view_select("up")
+        self.across, self.up = view_select("across", 150), view_select("up", 150)
+        self.machine = view_select("machine", 420)
         self.by = pmui.RadioButtonGroup(
             options={"evaluations": "evaluation", "seconds": "seconds"}, value="evaluation",
             size="small", color="primary", sx=SEGMENTS, margin=(4, 0, 4, 8),
