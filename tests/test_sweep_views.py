@@ -339,8 +339,6 @@ def test_steps_hold_the_interval_they_are_made_for(low, high):
 def test_datashader_counts_every_point_and_the_picture_has_lines_of_every_kind():
     assert raster.MANY > MOST_LINES
     frame = made(seeds=600)
-    while not raster.prepare():
-        pass
     views = SweepViews(LIGHT, levels(frame.iloc[:0]), lambda row: None)
     views.open(frame, AXES)
     (image,) = views.scatter.picture.data["image"]

@@ -78,6 +78,7 @@ class SweepViews(pn.viewable.Viewer):
         self._planned: int | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sweep curves")
         self._request, self._next, self._waiting, self._filling = 0, 0.0, False, False
+        self._compiling = False
         self._build()
         for view in self.views.values():
             view.paint(colors)
@@ -253,6 +254,8 @@ class SweepViews(pn.viewable.Viewer):
     def _draw(self) -> None:
         """Draw everything; the curves follow when they have been read."""
         shown = self._shown()
+        if shown.trials.count > parallel.MOST_LINES:
+            self._prepare()
         self._say(shown)
         axes = shown.trials.every_axis
         if axes:
@@ -264,6 +267,15 @@ class SweepViews(pn.viewable.Viewer):
         self.scatter.draw(shown, self._place(self.across.value), self._place(self.up.value))
         self.parallel.draw(shown, through)
         self._ask(shown)
+
+    def _prepare(self) -> None:
+        """Have datashader compiled; what needs it is drawn when it is."""
+        schedule = self._schedule
+        if schedule is None:
+            raster.prepare.wait()
+        elif not self._compiling:
+            self._compiling = True
+            raster.prepare(lambda: schedule(self._chosen))
 
     def _place(self, name: str) -> Column:
         return self._measured.get(name) or Scattered(self.trials.every_axis[name])
