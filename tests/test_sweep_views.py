@@ -16,9 +16,10 @@ from lab.sweeps import SweepViews, raster
 from lab.sweeps.cells import Cellwise
 from lab.sweeps.columns import Measured
 from lab.sweeps.curves import sample
-from lab.sweeps.parallel import MOST_LINES, Gap, segments, strand
+from lab.sweeps.parallel import MOST_LINES
 from lab.sweeps.quantities import QUANTITIES, nice_steps
 from lab.sweeps.statuses import MARKS, STATUSES
+from lab.sweeps.strands import Gap, segments, strand
 from lab.sweeps.trials import Trials, swept
 from lab.theme import DARK, LIGHT
 
@@ -338,8 +339,6 @@ def test_steps_hold_the_interval_they_are_made_for(low, high):
 def test_datashader_counts_every_point_and_the_picture_has_lines_of_every_kind():
     assert raster.MANY > MOST_LINES
     frame = made(seeds=600)
-    while not raster.prepare():
-        pass
     views = SweepViews(LIGHT, levels(frame.iloc[:0]), lambda row: None)
     views.open(frame, AXES)
     (image,) = views.scatter.picture.data["image"]

@@ -14,8 +14,7 @@ from bokeh.models import CustomJSTickFormatter, HoverTool, Range1d
 from andersonn_core.words import seconds_text
 from lab.figures.base import bare_figure, columns, decades, durations, tooltip
 from lab.sweeps.brush import Box, Brushable, Region, fit
-from lab.sweeps.parallel import trial_colors
-from lab.sweeps.shown import Brush, Shown
+from lab.sweeps.shown import Brush, Shown, trial_colors
 from lab.sweeps.trials import Indices, Mask, Trials
 from lab.sweeps.words import many
 from lab.theme import Palette

@@ -7,8 +7,6 @@ some thousand weighted segments; datashader draws these where the lines are many
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import holoviews as hv
@@ -22,68 +20,33 @@ from lab.figures.base import bare_figure, columns, tooltip
 from lab.sweeps import raster
 from lab.sweeps.brush import Box, Brushable, WordTicks, fit
 from lab.sweeps.columns import DID_NOT, Column
-from lab.sweeps.shown import COLORS, Brush, Shown
+from lab.sweeps.shown import COLORS, Brush, Shown, trial_colors
 from lab.sweeps.statuses import MARKS, STATUSES
-from lab.sweeps.trials import Floats, Indices, Trials
+from lab.sweeps.strands import (
+    BAND,
+    BAND_STEP,
+    SHADES,
+    TOP,
+    WEIGHTS,
+    Gap,
+    Strand,
+    ends,
+    opacity,
+    picture,
+    scaled,
+    segments,
+    strand,
+)
+from lab.sweeps.trials import Trials
 from lab.theme import FONT, Palette
 
 NAME = "parallel coordinates"
 HEIGHT = 284
 MOST_LINES = 4_000  # as lines of their own; a browser takes about 0.1 s to draw them
-TOP = 0.86  # of the height; above lies what did not converge
-BAND, BAND_STEP = 0.93, 0.015
-BINS = 100  # of a measured column, in a picture
-SHADES, WEIGHTS = 25, 7  # colors and opacities of a picture: with the statuses' they fit into bytes
 SIDE = 0.45  # room beside the outer axes
 NEAR = 0.3  # of the distance of two axes, within which a drag means this one
 LINES = ("x", "y", "color", "told")
 NODES = ("x", "y", "level", "count")
-
-
-@dataclass(frozen=True)
-class Strand:
-    """One column of the trials: a small code for each, and the height of each code."""
-
-    codes: NDArray[np.int32]
-    heights: Floats
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What lies between two neighboring columns: a code for each trial's piece of a line."""
-
-    one: Strand
-    other: Strand
-
-    @cached_property
-    def codes(self) -> Indices:
-        """One code for both ends, wide enough that NumPy counts without a copy."""
-        return self.one.codes.astype(np.int64) * len(self.other.heights) + self.other.codes
-
-
-def strand(column: Column, trials: Trials) -> Strand:
-    """Where trials pass a column; what did not converge passes a measured one above its top."""
-    places = column.places(trials)
-    low, high = _ends(column)
-    if not column.measured:
-        count = round(high - low) + 1
-        return Strand(places.astype(np.int32), _scaled(np.arange(count) + low, low, high))
-    part = np.nan_to_num((places - low) / (high - low))
-    codes = np.clip(np.round(part * (BINS - 1)), 0, BINS - 1).astype(np.int32)
-    lost = ~trials.converged
-    codes[lost] = BINS + trials.statuses[lost]
-    above = BAND + BAND_STEP * (np.arange(len(STATUSES)) - 1)
-    return Strand(codes, np.concatenate([np.linspace(0, TOP, BINS), above]))
-
-
-def _ends(column: Column) -> tuple[float, float]:
-    """The lowest and the highest place that trials have."""
-    low, high = column.span
-    return (low, high) if column.measured else (low + 0.5, high - 0.5)
-
-
-def _scaled(places: Floats, low: float, high: float) -> Floats:
-    return np.full(len(places), TOP / 2) if high == low else TOP * (places - low) / (high - low)
 
 
 class Parallel:
@@ -189,9 +152,9 @@ class Parallel:
         words: list[tuple[float, float, str]] = []
         nodes: list[tuple[float, float, str, str]] = []
         for k, column in enumerate(self.columns):
-            low, high = _ends(column)
+            low, high = ends(column)
             places = column.ticks()
-            heights = _scaled(np.array(list(places)), low, high)
+            heights = scaled(np.array(list(places)), low, high)
             words += [(k, y, word) for y, word in zip(heights, places.values(), strict=True)]
             if column.measured:
                 above = not self.columns[k - 1].measured if k else True
@@ -210,7 +173,7 @@ class Parallel:
         total, mine = axis.counts, axis.counts
         if mask is not None:
             mine = np.bincount(axis.codes[mask], minlength=count)
-        heights = _scaled(np.arange(count, dtype=float), 0.0, count - 1.0)
+        heights = scaled(np.arange(count, dtype=float), 0.0, count - 1.0)
         return [
             (k, y, f"{axis.label} {text}", f"{a:,} of {b:,} trials")
             for y, text, a, b in zip(heights, axis.texts, mine, total, strict=True)
@@ -241,7 +204,7 @@ class Parallel:
         if self._back is not strands and shown.mask is not None:
             self._back = strands
             weight = raster.lines(segments(gaps, None, None), (), box).weight
-            self.pale_picture.data = _image(np.where(weight > 0, _opacity(weight) + 1, 0), box)
+            self.pale_picture.data = _image(np.where(weight > 0, opacity(weight) + 1, 0), box)
         self.pale_image.visible = self._back is strands and shown.mask is not None
         self._clear(self.lines, self.pale)
         self._palettes(shown)
@@ -316,7 +279,7 @@ class Parallel:
     @staticmethod
     def _interval(column: Column, bottom: float, top: float) -> tuple[hv.dim, str] | None:
         """What lies on a column between two heights."""
-        low, high = _ends(column)
+        low, high = ends(column)
         if not column.measured and high == low:
             places = (low - 1.0, high + 1.0) if bottom <= TOP / 2 <= top else (1.0, 0.0)
         else:
@@ -337,76 +300,6 @@ class Parallel:
             if column.name in self.ranges
         ]
         self.bars.data = _table(("x", "low", "high"), rows)
-
-
-# -- pictures -------------------------------------------------------------------------------------
-
-
-def segments(
-    gaps: Sequence[Gap], chosen: Indices | None, values: NDArray[np.float32] | None
-) -> raster.Segments:
-    """The pieces of the lines of some trials (all, without `chosen`): weight and mean value."""
-    pieces: list[tuple[Floats, ...]] = []
-    for k, gap in enumerate(gaps):
-        one, other = gap.one.heights, gap.other.heights
-        codes = gap.codes if chosen is None else gap.codes[chosen]
-        size = len(one) * len(other)
-        weight = np.bincount(codes, minlength=size)
-        used = np.flatnonzero(weight)
-        mean = np.zeros(len(used))
-        if values is not None:
-            mean = np.bincount(codes, weights=values, minlength=size)[used] / weight[used]
-        x, ends = np.full(len(used), float(k)), (used // len(other), used % len(other))
-        pieces.append((x, one[ends[0]], other[ends[1]], weight[used].astype(float), mean))
-    x0, y0, y1, weights, means = (np.concatenate(each) for each in zip(*pieces, strict=True))
-    return raster.Segments(x0, y0, x0 + 1, y1, weights, means)
-
-
-def picture(
-    shown: Shown, gaps: Sequence[Gap], shades: NDArray[np.float32] | None, box: Box
-) -> NDArray[np.uint8]:
-    """The selected trials' lines: shade and opacity in one byte, 0 where there is none.
-
-    `shades`: of the converged trials, in `Trials.reached`'s order. Where lines that did not
-    converge are the more, the pixel has the color of their last status.
-    """
-    trials, mask = shown.trials, shown.mask
-    reached = trials.reached
-    if mask is not None:
-        chosen = mask[reached]
-        reached, shades = reached[chosen], None if shades is None else shades[chosen]
-    lost = [
-        (segments(gaps, every if mask is None else every[mask[every]], None), status)
-        for status, every in trials.lost.items()
-    ]
-    drawn = raster.lines(segments(gaps, reached, shades), lost, box)
-    shade = np.full(drawn.weight.shape, SHADES - 1.0) if shades is None else drawn.mean
-    others = drawn.lost > drawn.weight
-    shade = np.where(others, SHADES + drawn.status - 1, np.round(shade))
-    heaviest = np.maximum(drawn.weight, drawn.lost)
-    with np.errstate(invalid="ignore"):
-        index = 1 + np.nan_to_num(shade) * WEIGHTS + _opacity(heaviest)
-    return np.where(heaviest > 0, index, 0).astype(np.uint8)
-
-
-def _opacity(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """0 to WEIGHTS - 1 by the logarithm of how many lines there are."""
-    most = float(weight.max()) if weight.size else 0.0
-    if most <= 1:
-        return np.full(weight.shape, (WEIGHTS - 1) // 2, np.float32)
-    part = np.log(np.maximum(weight, 1)) / np.log(most)
-    return np.asarray(np.round(part * (WEIGHTS - 1)), np.float32)
-
-
-def trial_colors(shown: Shown, chosen: Indices) -> NDArray[Any]:  # (k,) -> (k,)
-    """The colors of some trials' lines: by the quantity, by status where they did not converge."""
-    trials, tint = shown.trials, shown.tint
-    by_status = np.array([MARKS[name].color(shown.colors) for name in STATUSES])
-    colors = by_status[trials.statuses[chosen]]
-    if not tint.quantity.column:
-        return colors
-    fills = tint.fills(trials.values(tint.quantity.column)[chosen])
-    return np.where(trials.converged[chosen], fills, colors)
 
 
 def _veil(color: str, opacity: float) -> str:

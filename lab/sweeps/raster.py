@@ -116,6 +116,11 @@ class _Compiler:
                 self._thread.start()
             return False
 
+    def wait(self) -> None:
+        """Begin, if nobody has, and return when all is ready."""
+        if not self() and self._thread is not None:
+            self._thread.join()
+
     def _run(self) -> None:
         _compile()
         with self._lock:

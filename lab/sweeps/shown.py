@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import holoviews as hv
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from lab.figures.base import ramp
 from lab.quantities import Scale
 from lab.sweeps.quantities import Quantity
-from lab.sweeps.trials import Floats, Mask, Trials
+from lab.sweeps.statuses import MARKS, STATUSES
+from lab.sweeps.trials import Floats, Indices, Mask, Trials
 from lab.theme import Palette
 
 COLORS = 61  # of a scale; odd, so that the middle one is its own
@@ -75,3 +77,14 @@ class Shown:
     def colors(self) -> Palette:
         """The theme."""
         return self.tint.colors
+
+
+def trial_colors(shown: Shown, chosen: Indices) -> NDArray[Any]:  # (k,) -> (k,)
+    """The colors of some trials' lines: by the quantity, by status where they did not converge."""
+    trials, tint = shown.trials, shown.tint
+    by_status = np.array([MARKS[name].color(shown.colors) for name in STATUSES])
+    colors = by_status[trials.statuses[chosen]]
+    if not tint.quantity.column:
+        return colors
+    fills = tint.fills(trials.values(tint.quantity.column)[chosen])
+    return np.where(trials.converged[chosen], fills, colors)

@@ -15,10 +15,11 @@ import panel as pn
 import panel_material_ui as pmui
 
 from lab.later import call_later
-from lab.pages.card import STYLE, Card, bokeh_pane, escape, grid, text
+from lab.pages.card import STYLE, escape, grid, text
 from lab.pages.convergence import Schedule, together
 from lab.pages.map_card import SEGMENTS
 from lab.sweeps import curves, heat, parallel, raster, scatter
+from lab.sweeps.card import ViewCard, view_select
 from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
 from lab.sweeps.machines import machines, mixed_words, of_machine
 from lab.sweeps.quantities import Keeper, available
@@ -43,27 +44,6 @@ MARKINGS = (
     "Hatched: none converged; corner: not all did; dot: not computed yet. Drag to select, click to "
     "open a cell's middle trial."
 )
-
-
-class ViewCard(Card):
-    """A view with its widgets beside the title."""
-
-    def __init__(self, title: str, figures: Sequence[Any], widgets: Sequence[Any]) -> None:
-        self.title = title
-        super().__init__()
-        self.widgets = widgets
-        self.panes = [bokeh_pane(each, height=each.height) for each in figures]
-
-    def __panel__(self) -> pn.viewable.Viewable:
-        head = pn.Row(
-            self.heading, *self.widgets, sizing_mode="stretch_width", align="start", margin=0,
-            height=44 if self.widgets else 22, stylesheets=[STYLE],
-        )  # fmt: skip
-        return self.framed(head, self.note, *self.panes)
-
-
-def _select(name: str, width: int = 114) -> Any:
-    return pmui.Select(label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8))
 
 
 class SweepViews(pn.viewable.Viewer):
@@ -98,6 +78,7 @@ class SweepViews(pn.viewable.Viewer):
         self._planned: int | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sweep curves")
         self._request, self._next, self._waiting, self._filling = 0, 0.0, False, False
+        self._compiling = False
         self._build()
         for view in self.views.values():
             view.paint(colors)
@@ -105,10 +86,10 @@ class SweepViews(pn.viewable.Viewer):
     # -- building ---------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.quantity = _select("color")
-        self.x, self.y = _select("across"), _select("up")
-        self.across, self.up = _select("across", 150), _select("up", 150)
-        self.machine = _select("machine", 420)
+        self.quantity = view_select("color")
+        self.x, self.y = view_select("across"), view_select("up")
+        self.across, self.up = view_select("across", 150), view_select("up", 150)
+        self.machine = view_select("machine", 420)
         self.by = pmui.RadioButtonGroup(
             options={"evaluations": "evaluation", "seconds": "seconds"}, value="evaluation",
             size="small", color="primary", sx=SEGMENTS, margin=(4, 0, 4, 8),
@@ -273,6 +254,8 @@ class SweepViews(pn.viewable.Viewer):
     def _draw(self) -> None:
         """Draw everything; the curves follow when they have been read."""
         shown = self._shown()
+        if shown.trials.count > parallel.MOST_LINES:
+            self._prepare()
         self._say(shown)
         axes = shown.trials.every_axis
         if axes:
@@ -284,6 +267,15 @@ class SweepViews(pn.viewable.Viewer):
         self.scatter.draw(shown, self._place(self.across.value), self._place(self.up.value))
         self.parallel.draw(shown, through)
         self._ask(shown)
+
+    def _prepare(self) -> None:
+        """Have datashader compiled; what needs it is drawn when it is."""
+        schedule = self._schedule
+        if schedule is None:
+            raster.prepare.wait()
+        elif not self._compiling:
+            self._compiling = True
+            raster.prepare(lambda: schedule(self._chosen))
 
     def _place(self, name: str) -> Column:
         return self._measured.get(name) or Scattered(self.trials.every_axis[name])
