@@ -29,14 +29,18 @@ class SetupCard(Card):
     def __init__(self, changed: Callable[[], None]) -> None:
         super().__init__()
         self._changed, self._busy = changed, False
-        self.names = [_select(f"axis {1 + place}", 170) for place in range(MOST_AXES)]
+        self.names = [_select(f"axis {1 + place}", 130) for place in range(MOST_AXES)]
         self.values = [_field("values", "1:9, or 0.6,0.8,1") for _ in range(MOST_AXES)]
         self.seeds = _field("seeds", "0:2", width=90)
         self.repeats = pmui.IntInput(
-            label="repeats", value=1, start=1, end=100, width=90, size="small", margin=(4, 8, 0, 0)
+            label="repeats", value=1, start=1, end=100, width=90, size="small", margin=(8, 8, 0, 0)
         )
         self.engine = _select("runs on", 230)
         self.engine.param.update(options=[HERE, PROCESSES, *schedulers()], value=HERE)
+        self.rows = [
+            pn.Row(name, field, margin=0, stylesheets=[STYLE])
+            for name, field in zip(self.names, self.values, strict=True)
+        ]
         for widget in (*self.names, *self.values, self.seeds, self.repeats):
             widget.param.watch(lambda _: self._moved(), "value")
 
@@ -66,20 +70,19 @@ class SetupCard(Card):
             for (name, values), select, field in zip(kept, self.names, self.values, strict=True):
                 select.param.update(options={NONE: NONE, **_labels(names)}, value=name)
                 field.value = values
+            for place, row in enumerate(self.rows):  # one more than there are axes
+                row.visible = place <= sum(name != NONE for name, _ in kept)
             if setup is not None:
                 self.seeds.value, self.repeats.value = setup.seeds, setup.repeats
         finally:
             self._busy = False
 
     def __panel__(self) -> pn.viewable.Viewable:
-        rows = [
-            pn.Row(name, field, margin=0, stylesheets=[STYLE])
-            for name, field in zip(self.names, self.values, strict=True)
-        ]
         last = pn.Row(self.seeds, self.repeats, self.engine, margin=0, stylesheets=[STYLE])
-        return self.boxed(
-            pn.FlexBox(*rows, last, sizing_mode="stretch_width", margin=0, stylesheets=[STYLE])
+        rows = pn.FlexBox(
+            *self.rows, last, sizing_mode="stretch_width", margin=0, stylesheets=[STYLE]
         )
+        return self.boxed(rows, noted=False)
 
 
 class StoreCard(Card):
@@ -175,12 +178,12 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
 
 
 def _select(label: str, width: int) -> Any:
-    return pmui.Select(label=label, options=[], size="small", width=width, margin=(4, 8, 0, 0))
+    return pmui.Select(label=label, options=[], size="small", width=width, margin=(8, 8, 0, 0))
 
 
-def _field(label: str, example: str, width: int = 170) -> Any:
+def _field(label: str, example: str, width: int = 130) -> Any:
     return pmui.TextInput(
-        label=label, placeholder=example, size="small", width=width, margin=(4, 16, 0, 0)
+        label=label, placeholder=example, size="small", width=width, margin=(8, 16, 0, 0)
     )
 
 

@@ -223,7 +223,7 @@ class Sweeps(pn.viewable.Viewer):
     def _tell(self) -> None:
         try:
             sweep = self.setup.setup.sweep(self.base)
-            here = "on the sliders' solve of " + type(self.base.problem).label.lower()
+            here = f"on the sliders' solve of {type(self.base.problem).label}"
             planned = f"Start runs {sweep.total:,} trials {here}."
         except KnobError as error:
             planned = str(error)
@@ -281,7 +281,8 @@ class Sweeps(pn.viewable.Viewer):
     def parts(self) -> tuple[Any, Any]:
         """The answer, and the cards below it."""
         below = pn.Column(
-            grid(self.setup, name="lab-strip"), self.views, grid(self.stores, name="lab-strip"), self.visitor,
+            grid(self.setup, name="lab-strip"), self.views,
+            grid(self.stores, name="lab-strip"), self.visitor,
             sizing_mode="stretch_width", css_classes=["lab-figures"], margin=0,
             stylesheets=[STYLE],
         )  # fmt: skip

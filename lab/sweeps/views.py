@@ -403,7 +403,7 @@ class SweepViews(pn.viewable.Viewer):
             self.warning, self.machine, self.sentence, self.how, head,
             grid(self.cards[heat.NAME], self.cards[scatter.NAME], name="lab-strip"),
             grid(self.cards[parallel.NAME], self.cards[curves.NAME], name="lab-strip"),
-            sizing_mode="stretch_width", margin=0, stylesheets=[STYLE],
+            sizing_mode="stretch_width", margin=(12, 0, 0, 0), stylesheets=[STYLE],
         )  # fmt: skip
 
 
