@@ -135,8 +135,10 @@ class StoreCard(Card):
         self._busy = True
         try:
             _offer(self.store, list(stores), store)
-            known = {each.label: each.sweep_id for each in listed} or {"none yet": ""}
-            _offer(self.sweep, known, sweep if sweep in known.values() else "")
+            known = {each.label: each.sweep_id for each in listed}
+            self.sweep.visible = sweep in known.values()
+            if self.sweep.visible:
+                _offer(self.sweep, known, sweep)
             others = [NOTHING, *(name for name in stores if name != store)]
             value = self.other.value if self.other.value in others else NOTHING
             _offer(self.other, others, value)

@@ -88,6 +88,7 @@ class Sweeps(pn.viewable.Viewer):
         self.opened: Callable[[dict[str, Any]], None] = lambda values: None
         self.changed: Callable[[], None] = lambda: None  # the link follows
         self.store, self.sweep_id, self.notice, self._asked = OWN, "", "", ""
+        self._unread = ""  # why the store could not be read
         self.listed: list[Listed] = []
         self.frame: pd.DataFrame | None = None
         self._drawn = ""  # the sweep that the views show
@@ -105,8 +106,8 @@ class Sweeps(pn.viewable.Viewer):
 
     @property
     def base(self) -> SolveSpec:
-        """The solve that the sliders describe."""
-        return self.controls.specs()["anderson"]
+        """The solve that the sliders describe, without the page's split of the time."""
+        return self.controls.specs()["anderson"].replace(profile=False)
 
     @property
     def job(self) -> Job | None:
@@ -198,7 +199,7 @@ class Sweeps(pn.viewable.Viewer):
             return
         with together():
             self.listed, self.sweep_id = news.listed, news.sweep_id or self.sweep_id
-            self.notice = news.error or self.notice
+            self._unread = news.error
             if news.frame is not None and self.present is not None:
                 self.frame = news.frame
                 self._draw(self.present)
@@ -227,7 +228,7 @@ class Sweeps(pn.viewable.Viewer):
             planned = f"Start runs {sweep.total:,} trials {here}."
         except KnobError as error:
             planned = str(error)
-        self.answer.tell(status(self.job, self.notice, planned), self.job)
+        self.answer.tell(status(self.job, self.notice or self._unread, planned), self.job)
 
     # -- files ------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Reader:
             self._schedule(lambda: self._publish(news))
 
     def _read(self, path: Path, sweep_id: str) -> News:
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:  # its driver is about to make it
             return News([], sweep_id, None)
         with Store(path, read_only=True) as store:
             listed = list_sweeps(store)

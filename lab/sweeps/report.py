@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.resources import INLINE
 
@@ -33,6 +34,11 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; padding: 
 """
 
 
+# BokehJS alone, by its own text: a rendered bundle would name the parts of Panel that a server has
+BOKEH = "".join(f"<script>{each}</script>" for each in INLINE.clone(components=["bokeh"]).js_raw)
+TITLES = ("Heat map", "Trial by trial", "Parallel coordinates", "Residual curves")
+
+
 def report(
     frame: pd.DataFrame,
     axes: Mapping[str, Sequence[Any]],
@@ -44,26 +50,32 @@ def report(
     views.open(frame, axes)
     figures = [views.heat.figure, views.scatter.figure, views.parallel.figure,
                views.curves.figures["evaluation"]]  # fmt: skip
-    script, divisions = components(figures)
-    titles = ("Heat map", "Trial by trial", "Parallel coordinates", "Residual curves")
-    drawn = "".join(
-        f"<section><h2>{title}</h2>{division}</section>"
-        for title, division in zip(titles, divisions, strict=True)
-    )
     views.close()
     first, second = headline(frame, [*axes])
     made = datetime.now(UTC).isoformat(timespec="minutes")
     devices = ", ".join(map(str, frame["device"].unique()))
     return (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>A sweep</title>"
-        f"<style>{STYLE}</style>{INLINE.render()}{script}</head><body>"
+        f"<style>{STYLE}</style>{BOKEH}</head><body>"
         f"<h1>{html.escape(first)}</h1><p>{html.escape(second)}</p>"
         f"<p>{len(frame):,} trials on {html.escape(devices)}; report of {made}.</p>"
-        f"<div class='figures'>{drawn}</div><h2>Settings, the best first</h2>{_table(frame, axes)}"
+        f"<div class='figures'>{_drawn(figures)}</div>"
+        f"<h2>Settings, the best first</h2>{_table(frame, axes)}"
         "<h2>How was this made?</h2><p>The run card of the first trial; save it as card.json, and "
         "<code>python -m andersonn_core rerun card.json</code> says whether the numbers agree.</p>"
         f"<pre>{html.escape(card.to_json())}</pre></body></html>"
     )
+
+
+def _drawn(figures: Sequence[Any]) -> str:
+    """The figures with their titles; what Python does on a brush stays behind."""
+    live = Document()
+    for figure in figures:
+        live.add_root(figure)
+    still = Document.from_json(live.to_json())
+    script, divisions = components(still.roots)
+    drawn = zip(TITLES, divisions, strict=True)
+    return script + "".join(f"<section><h2>{name}</h2>{part}</section>" for name, part in drawn)
 
 
 def _table(frame: pd.DataFrame, axes: Mapping[str, Sequence[Any]]) -> str:
