@@ -30,7 +30,7 @@ def headline(frame: pd.DataFrame | None, axes: Sequence[str]) -> tuple[str, str]
     if region.empty:
         return "No setting converged in all of its trials.", _failures(frame)
     best = region.iloc[0]
-    needs = f"{best['median']:.0f} evaluations"
+    needs = f"{best['median']:.3g} evaluations"
     first = f"Best of {len(points):,} settings: {setting(best, axes)}, {needs}."
     others = (
         f"{len(region):,} settings are within 10 % of it"
