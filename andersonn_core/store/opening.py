@@ -172,8 +172,6 @@ def _recognize(connection: Connection, path: Path) -> None:
     def pragma(name: str) -> Any:
         return connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
 
-    if not pragma("schema_version"):
-        raise StoreError(f"store = {str(path)!r} is empty: run a sweep into it first.")
     if pragma("application_id") != APPLICATION:
         raise StoreError(
             f"store = {str(path)!r} is a database of another program: nothing was written. "
