@@ -48,6 +48,7 @@ WITH_A_SWEEP = {
     "store/curves.py": {"pyarrow"},
     "store/frames.py": {"sqlalchemy"},
     "store/opening.py": {"sqlalchemy"},
+    "store/place.py": {"psutil"},
     "store/schema.py": {"sqlalchemy"},
     "store/store.py": {"sqlalchemy"},
     "sweeps/engines/dask.py": {"distributed"},

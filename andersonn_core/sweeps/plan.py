@@ -151,9 +151,10 @@ class Plan:
         return chosen
 
 
-def axis_names(record: Mapping[str, Any]) -> list[str]:
-    """The axes of a sweep's record, in their order."""
-    return [axis[0] for axis in (*record["axes"], *record["samples"])]
+def axis_levels(record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The axes of a sweep's record, in their order, and the values of each."""
+    drawn = {name: list(dict.fromkeys(values)) for name, values in record["samples"]}
+    return {name: labels for name, _, labels in record["axes"]} | drawn
 
 
 def place_columns(record: Mapping[str, Any], numbers: Any) -> dict[str, Any]:
