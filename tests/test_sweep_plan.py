@@ -1,6 +1,10 @@
 """What a sweep is: its trials in order, their places, its axes, and what is refused."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from andersonn_core import PROBLEMS, Anderson, Between, KnobError, Picard, Sweep
 from andersonn_core.sweeps.axes import axis_from_text
 from andersonn_core.sweeps.plan import place_columns
 from tests.sweep_cases import AXES, QUICK, quick_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_trials_are_the_product_of_axes_seeds_and_repeats_in_order():
@@ -59,6 +65,23 @@ def test_intervals_are_scipys_sobol_points_and_every_whole_number_has_an_equal_p
     np.testing.assert_allclose([s.method.mixing for s in specs], 0.2 + 0.8 * points[:, 0])
     windows = np.array([spec.method.window for spec in specs])
     assert [int((windows == window).sum()) for window in range(1, 5)] == [16] * 4
+
+
+def test_a_sampled_sweep_is_the_same_in_every_process():
+    """The order of a set of names is another in each."""
+    code = (
+        "from andersonn_core import Between; from tests.sweep_cases import quick_sweep;"
+        "axes = {'method.mixing': Between(0.2, 1.0), 'rtol': Between(1e-6, 1e-3, log=True),"
+        "'method.window': Between(1, 4)}; print(quick_sweep(axes=axes).sweep_id)"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True, text=True, check=True, cwd=ROOT,
+        ).stdout
+        for seed in range(3)
+    }  # fmt: skip
+    assert len(told) == 1
 
 
 def test_a_log_interval_has_as_many_samples_in_each_decade():

@@ -48,9 +48,8 @@ class Plan:
         self.base, self.axes = base, _axes(base, axes)
         self.grid = {name: axis for name, axis in self.axes.items() if axis.interval is None}
         # values that belong together, one of each axis: what a sampler drew
-        self.joint = samples(
-            {name: self.axes[name] for name in self.axes.keys() - self.grid}, sampling
-        )
+        drawn = {name: axis for name, axis in self.axes.items() if axis.interval is not None}
+        self.joint = samples(drawn, sampling)
         self._check_each()
 
     @classmethod
