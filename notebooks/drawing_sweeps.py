@@ -163,7 +163,7 @@ def batch_sizes(
         sizes = sorted({size for line in lines.values() for size in line["problem.batch_size"]})
         plot = _figure(
             WIDTH // 2, 340, x_axis_type="log", y_axis_type="log",
-            x_range=Range1d(0.8 * sizes[0], 6.5 * sizes[-1]), x_axis_label="batch size B",
+            x_range=Range1d(0.8 * sizes[0], 14 * sizes[-1]), x_axis_label="batch size B",
             y_axis_label="milliseconds per sample",
         )  # fmt: skip
         _whole(plot.xaxis, sizes)
