@@ -67,7 +67,7 @@ store = Path(folder.name) / "sweeps.sqlite"
 
 # %%
 digits = SolveSpec(problem=PROBLEMS["digits_deq"](batch_size=4), rtol=1e-4, max_iter=400)
-few = {"method.window": [2, 8], "method.mixing": [0.7, 1.0, 1.6]}
+few = {"method.window": [2, 8], "method.mixing": [0.7, 1.0, 1.4]}
 small = Sweep(digits, axes=few, seeds=range(2))
 
 began = time.perf_counter()
@@ -118,19 +118,19 @@ pd.testing.assert_frame_equal(kept, part)
 # %% [markdown]
 # ## 2. Which window, which mixing? On digits
 #
-# Now the real grid: five windows, six mixings, and five seeds, 20 digits in all. What is there
+# Now the real grid: five windows, five mixings, and four seeds, 16 digits in all. What is there
 # already is taken from the store.
 #
 # `by_point` sums up the seeds of each point: the **median**, and as its **spread** the middle
 # 80 %, from the 10 % quantile to the 90 % quantile.
 
 # %%
-axes = {"method.window": [1, 2, 4, 8, 16], "method.mixing": [0.4, 0.7, 1.0, 1.3, 1.6, 1.9]}
+axes = {"method.window": [1, 2, 4, 8, 16], "method.mixing": [0.4, 0.7, 1.0, 1.4, 1.9]}
 told = []
-on_digits = Sweep(digits, axes, seeds=range(5)).run("serial", store, progress=told.append)
+on_digits = Sweep(digits, axes, seeds=range(4)).run("serial", store, progress=told.append)
 evaluations = by_point(on_digits, list(axes))
 
-assert len(on_digits) == 5 * 6 * 5 and 5 * 4 == 20
+assert len(on_digits) == 5 * 5 * 4 and 4 * 4 == 16
 assert told[0].found == len(frame)  # those of section 1 were there
 evaluations.head()
 
@@ -255,7 +255,7 @@ assert step.max() < 2 * step.min()
 # and `problem.size` as the third.
 
 # %%
-sizes = {"problem.size": [12, 16, 20]}
+sizes = {"problem.size": [10, 14, 18]}
 plate = SolveSpec(problem=PROBLEMS["poisson"](), rtol=1e-6, max_iter=2000)
 on_plates = Sweep(plate, sizes | axes).run("serial", store, progress=False)
 plates = by_point(on_plates, list(axes))
@@ -287,7 +287,7 @@ drawing_sweeps.windows_over_mixing(plates[plates["method.window"].isin([2, 4, 16
 
 # %%
 steep = plates.pivot(index="method.mixing", columns="method.window", values="median")
-spectrum = plate.problem.replace(size=16).build().spectrum.real  # of J
+spectrum = plate.problem.replace(size=18).build().spectrum.real  # of J
 walk = []
 late = digits.replace(method=Picard(), rtol=0.0, max_iter=40)
 late.run(on_step=lambda step: walk.append(step.z().flatten(1).clone()))
@@ -297,7 +297,7 @@ turn = torch.cosine_similarity(g[-1], g[-2], dim=1)
 assert (steep[1] > 4 * steep[16]).all() and (steep[2] > 3 * steep[16]).all()
 assert 8 < steep[[1, 2]].stack().median() / steep[16].median() < 12
 assert steep[16].max() < 1.3 * steep[16].min()
-assert steep[4][0.7] < steep[4][1.0] < steep[4][1.3] < steep[4][1.6]
+assert steep[4][0.7] < steep[4][1.0] < steep[4][1.4] < steep[4][1.9]
 assert abs(spectrum.max() + spectrum.min()) < 1e-9 and 1.9 < 1 - spectrum.min() < 2
 assert round(1 - 0.7 * 2, 1) == -0.4 and round(1 - 1.9 * 2, 1) == -2.8
 assert turn.min() > 0.9
@@ -328,7 +328,7 @@ assert len(common) >= 2 and set(common["method.window"]) == {16}
 assert common["method.mixing"].min() >= 1.3
 assert not at.loc[16, 0.7]["region"] and at.loc[16, 0.7]["region there"]
 assert at.loc[4, 1.9]["region"] and 1.7 < at.loc[4, 1.9]["median there"] < 2.1
-assert at.loc[1, 1.3]["median"] < 1.4 and at.loc[1, 1.3]["median there"] > 10
+assert at.loc[1, 1.4]["median"] < 1.4 and at.loc[1, 1.4]["median there"] > 10
 
 # %% [markdown]
 # * **A long window carries over.** It is in both regions, and costs nothing where it is not needed.
@@ -349,7 +349,7 @@ assert at.loc[1, 1.3]["median"] < 1.4 and at.loc[1, 1.3]["median there"] > 10
 # (notebook 01): of which kind it is, where it lies, how much faster Anderson is in the end.
 
 # %%
-mixed = Anderson(window=16, mixing=1.6)  # in both regions
+mixed = Anderson(window=16, mixing=1.4)  # in both regions
 
 
 def over_batches(base, sizes, methods, **more):
@@ -358,12 +358,12 @@ def over_batches(base, sizes, methods, **more):
 
 
 digit_batches, compact = (
-    pd.concat([over_batches(base, [1, 4, 16], methods, seeds=range(6)),
-               over_batches(base, [64], methods, seeds=range(2))])
+    pd.concat([over_batches(base, [1, 4, 16], methods, seeds=range(4)),
+               over_batches(base, [64], methods, seeds=[0])])
     for base, methods in ((digits, [Picard(), mixed]), (digits.replace(compact=True), [mixed]))
 )  # fmt: skip
-plate16 = plate.replace(problem=plate.problem.replace(size=16))
-plate_batches = over_batches(plate16, [1, 4, 16, 64], [Picard(), mixed], repeats=3)
+plate14 = plate.replace(problem=plate.problem.replace(size=14))
+plate_batches = over_batches(plate14, [1, 4, 16, 64], [Picard(), mixed], repeats=2)
 
 
 def per_sample(frame):
@@ -380,7 +380,7 @@ def by_method(frame):
 drawing_sweeps.batch_sizes(
     {
         "digits": by_method(digit_batches) | {"Anderson, compact": per_sample(compact)},
-        "plates of 16 x 16": by_method(plate_batches),
+        "plates of 14 x 14": by_method(plate_batches),
     }
 )
 
@@ -416,7 +416,7 @@ for method in ("picard", "anderson"):
     assert of_digits[1] < of_digits[4] < of_digits[16] < of_digits[64]
     assert counts["plates", method].max() < 1.5 * counts["plates", method].min()
 assert (counts.xs("anderson", level="method") < counts.xs("picard", level="method")).all()
-assert max(needed.values()) < 0.5  # the rest are of digits that are done
+assert max(needed.values()) < 0.3  # the rest are of digits that are done
 assert compact["num_evals"].max() >= new.loc["digits", "num_evals"].max()
 penalty = paying["mixing_penalty"].median()["digits"]
 assert penalty[1] > penalty[64]
@@ -426,7 +426,7 @@ paying[columns].median().map("{:.2g}".format)
 # %% [markdown]
 # ## 7. Samples instead of a grid
 #
-# Our grid has 30 points, and looks at mixing only at six values. `Between(low, high)` samples the
+# Our grid has 25 points, and looks at mixing only at five values. `Between(low, high)` samples the
 # whole interval instead; two intervals are sampled together, by **Sobol points** (Sobol 1967),
 # which fill the plane more evenly than random ones. `log=True` gives each doubling of the window
 # the same share, as our grid did. The numbers say the order; a sample is filled if it would be in
@@ -447,14 +447,169 @@ def sampled(base, grid, same, grid_table, more_axes=(), **more):
     return table.assign(sample=[order[point] for point in table[list(axes)].itertuples(index=False)])
 
 
-from_digits = sampled(digits, on_digits, "seed", ratios, seeds=range(5))
+from_digits = sampled(digits, on_digits, "seed", ratios, seeds=range(4))
 from_plates = sampled(plate, on_plates, "problem.size", plate_ratios, sizes)
 drawing_sweeps.samples(
     {"digits": (ratios, from_digits), "plates": (plate_ratios, from_plates)}
 )
 
 # %%
+hits = {}
 for name, grid, drawn in (("digits", ratios, from_digits), ("plates", plate_ratios, from_plates)):
-    hits = sorted(drawn.loc[drawn["region"], "sample"] + 1)
-    print(f"{name}: {grid['region'].sum()} of 30 grid points; of 16 samples {len(hits)}: {hits}")
-    print(f"   best median ratio: grid {grid['median'].min():.3f}, {drawn['median'].min():.3f}")
+    hits[name] = sorted(drawn.loc[drawn["region"], "sample"] + 1)
+    print(f"{name}: {grid['region'].sum()} of 25 grid points; of 16 samples {hits[name]}")
+    print(f"   best median ratio: grid {grid['median'].min():.3g}, {drawn['median'].min():.3g}")
+
+# %% [markdown]
+# ## 8. Where a number came from
+#
+# In a year somebody will ask where the best line of section 2 came from. Behind every row is its
+# **run card**: all knobs, the seed, the versions, a hash of the code, the processor, the checksums
+# of weights and images. It can be run again, and two cards can be compared.
+
+# %%
+best = on_digits.loc[on_digits["num_evals"].idxmin()]
+worst = on_digits.loc[on_digits["num_evals"].idxmax()]
+with Store(store) as opened:
+    card, other = (opened.card(int(row["row"])) for row in (best, worst))
+
+print(f"window {card.spec['method']['window']}, mixing {card.spec['method']['mixing']}")
+print(f"seed {card.seed}, {card.date}, {card.device}, code {card.code_hash}")
+print("\nrun again:", rerun(card).sentence)
+print("\nbest and worst:", diff_cards(card, other).sentence)
+
+assert rerun(card).agrees and card.spec_id == best["spec_id"]
+assert {"seed", "knobs"} >= {each.part for each in diff_cards(card, other).of("knobs", "seed")}
+assert not diff_cards(card, other).of("code", "versions", "device", "threads")
+
+# %% [markdown]
+# ## 9. From a laptop to a cluster
+#
+# So far every trial ran in this very process. The first argument of `run` says where else:
+#
+# ```python
+# sweep.run("processes")              # a process for each core, one thread each: the default
+# sweep.run("tcp://login-node:8786")  # the workers of a Dask scheduler, by its address
+# sweep.run(Slurm(jobs=8))            # jobs that SLURM is asked for, and that end with the sweep
+# ```
+#
+# The same trials, the same counts, the same store: a grid that was begun on a laptop goes on where
+# there are more cores. Workers hand back rows; only the process that called `run` writes. (Rows of
+# another processor are other rows: their seconds would not compare.) What SLURM is handed can be
+# read beforehand:
+
+# %%
+cluster = Slurm(jobs=8, memory="2GB", walltime="00:30:00", queue="short", python="python")
+script = cluster.job_script()
+print(script)
+
+assert "--mem=2G" in script and "-t 00:30:00" in script and "-p short" in script
+assert "OMP_NUM_THREADS=1" in script and "--nthreads 1" in script
+
+# %% [markdown]
+# On a cluster a sweep is rather a file, run by `python -m andersonn_core sweep sweep.yaml`. It is
+# the same sweep, with the same fingerprint, so what is in the store counts for both.
+
+# %%
+file = Path(folder.name) / "sweep.yaml"
+file.write_text(
+    """
+base:
+  problem: {name: digits_deq, batch_size: 4}
+  rtol: 1.0e-4
+  max_iter: 400
+axes:
+  method.window: [2, 8]
+  method.mixing: [0.7, 1.0, 1.4]
+seeds: "0:2"
+"""
+)
+from_file = SweepFile.read(file).sweep()
+told = []
+from_file.run("serial", store, progress=told.append)
+print(told[0].sentence)
+
+assert from_file.sweep_id == small.sweep_id and told[0].found == told[0].total == 12
+
+# %% [markdown]
+# ## 10. Exercise: on the same digits
+#
+# Is a window of 8 better than one of 2? You get a sweep's table with the columns `method.window`,
+# `seed`, `status` and `num_evals`, in no order. Return three numbers: the median, the 10 % and the
+# 90 % quantile of how many times as long the window `other` takes as the window `one`, on the same
+# seeds. (`pivot` puts a table in order. And what does a trial that diverges look like?)
+
+
+# %%
+def my_compare(frame, one, other):
+    medians = frame.groupby("method.window")["num_evals"].median()
+    return medians[other] / medians[one], 1.0, 1.0
+
+
+# %%
+from solutions.sweeps_04 import check_compare
+
+print(check_compare(my_compare))
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+from solutions.sweeps_04 import solution_compare
+
+assert check_compare(solution_compare).passed
+drawing.reveal("Show a solution", solution_compare)
+
+# %% [markdown]
+# ## 11. Exercise: how many samples?
+#
+# A region fills the part $p$ of all that is sampled, and samples are drawn at random. How many must
+# there be, at least, for one of them to hit the region with a probability of `sure`? Return the
+# smallest whole number. (Each sample misses with probability $1 - p$. Note that the number of knobs
+# does not appear: that is what samples have over grids.)
+
+
+# %%
+def my_count(part, sure):
+    return round(1 / part)
+
+
+# %%
+from solutions.sweeps_04 import check_count
+
+print(check_count(my_count))
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+from solutions.sweeps_04 import solution_count
+
+assert check_count(solution_count).passed
+drawing.reveal("Show a solution", solution_count)
+
+# %% [markdown]
+# ## 12. Exercise: a sweep of your own
+#
+# A plate of 24 x 24 points, `PLATE`, is to be solved in at most 48 evaluations with a window of at
+# most 10. Find out how, with at most 40 trials: return the `Sweep`, the check runs it. (Window and
+# mixing alone hardly get there. Section 4 of notebook 01 names a knob that this notebook has left
+# alone.)
+
+# %%
+from solutions.sweeps_04 import PLATE, check_sweep
+
+
+def my_sweep():
+    return Sweep(PLATE, {"method.window": [5, 10], "method.mixing": [0.7, 1.0]})
+
+
+print(check_sweep(my_sweep))
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+from solutions.sweeps_04 import solution_sweep
+
+assert check_sweep(solution_sweep).passed
+drawing.reveal("Show a solution", solution_sweep)
+
+# %% [markdown]
+# ## References
+#
+# * E. D. Dolan and J. J. More (2002), Benchmarking optimization software with performance profiles,
+#   Math. Program. 91.
+# * I. M. Sobol (1967), On the distribution of points in a cube and the approximate evaluation of
+#   integrals, USSR Comput. Math. Math. Phys. 7.
