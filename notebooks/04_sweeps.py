@@ -141,8 +141,8 @@ evaluations.head()
 # that of digits, not of settings.
 #
 # So compare settings on the **same** digits: divide each trial by the fewest evaluations that any
-# setting took *for that seed*. This **ratio** (Dolan and More 2002) is 1 for who was best there, and
-# 1.2 for who took 20 % more.
+# setting took *for that seed*. This **ratio** (Dolan and More 2002) is 1 for who was best there,
+# and 1.2 for who took 20 % more.
 
 
 # %%
@@ -178,8 +178,8 @@ drawing_sweeps.heat_maps(
 # above that of the best, and whose spread overlaps the best one's.
 
 #
-# On digits, it says: a window of 4 or more, and the larger the mixing the better, far above the
-# usual 1. How large the window is beyond 4 makes no difference that we could see.
+# On digits, it says: a window of 4 or more, and a mixing well above the usual 1. How large the
+# window is beyond 4 makes no difference that we could see.
 #
 # Two warnings. The 10 % are a convention: just outside the line a point is just as much worse as it
 # is just inside. And the region lies at the grid's upper **edge**: a mixing beyond 2 is not allowed
@@ -192,12 +192,12 @@ winners = on_digits.loc[on_digits.groupby("seed")["num_evals"].idxmin(), ["seed"
 print(winners.to_string(index=False))
 
 assert 5 <= len(chosen) <= 10 and (chosen["method.window"] >= 4).all()
-assert (chosen["method.mixing"] >= 1.3).all() and chosen["method.mixing"].max() == 1.9
+assert (chosen["method.mixing"] >= 1.4).all() and chosen["method.mixing"].max() == 1.9
 assert len(winners.drop_duplicates(list(axes))) > 1
 spread = evaluations["high"] - evaluations["low"]
 assert spread.iloc[0] > evaluations["median"].median() - evaluations["median"].min()
 middle = ratios.query("`method.mixing` == 1.9 and `method.window` >= 4")["median"]
-assert middle.max() - middle.min() < 0.1  # no difference that we could see
+assert middle.max() - middle.min() < 0.15  # no difference that we could see
 
 # %% [markdown]
 # ## 3. The same question by seconds
@@ -223,15 +223,15 @@ drawing_sweeps.heat_maps(
 twin = Path(folder.name) / "again.sqlite"
 small.run("serial", twin, progress=False)
 with Store(store) as first, Store(twin) as second:
-    both = compare(first, second)
-print(both.sentence)
+    twice = compare(first, second)
+print(twice.sentence)
 
 step = on_digits.assign(ms=1000 * on_digits["seconds"] / on_digits["num_evals"])
 step = step.groupby("method.window")["ms"].median()
 print("\nmilliseconds for an evaluation and the step after it, by window:")
 print(step.round(2).to_string())
 
-assert len(both.both) == 12 and both.both["agrees"].all() and not len(both.only_b)
+assert len(twice.both) == 12 and twice.both["agrees"].all() and not len(twice.only_b)
 assert step.max() < 2 * step.min()
 
 # %% [markdown]
@@ -268,9 +268,9 @@ drawing_sweeps.heat_maps(
 )
 
 # %% [markdown]
-# Here the **window** decides: with 1 or 2 it takes about ten times as long as with 16. And the
-# mixing? With a window of 16 it hardly matters. With a window of 4 it does, in the direction
-# opposite to the digits': from 0.7 on, the larger the mixing the worse.
+# Here the **window** decides: with 1 or 2 it takes about nine times as long as with 16. And the
+# mixing? With a window of 16 it matters little, from 0.7 on. With a window of 4 it does, and in the
+# direction opposite to the digits': the larger, the worse.
 
 # %%
 drawing_sweeps.windows_over_mixing(plates[plates["method.window"].isin([2, 4, 16])])
@@ -279,8 +279,9 @@ drawing_sweeps.windows_over_mixing(plates[plates["method.window"].isin([2, 4, 16
 # Why? On a linear map a step with mixing $\beta$ multiplies the part of the residual that belongs
 # to an eigenvalue $\lambda$ of $I - J$ by $1 - \beta \lambda$; what is left is for the window to
 # repair. The eigenvalues of Jacobi's iteration lie symmetrically around 0, so that $\lambda$ goes
-# up to nearly 2: at this end the factor is $-0.4$ for $\beta = 0.7$, and $-2.8$ for $\beta = 1.9$. A
-# large mixing makes the shortest waves *grow*, and a short window has no memory to spare for them.
+# up to nearly 2: at this end the factor is $-0.4$ for $\beta = 0.7$, and $-2.8$ for
+# $\beta = 1.9$. A large mixing makes the shortest waves *grow*, and a short window has no memory to
+# spare for them.
 #
 # On digits, forward iteration's late residuals point in the same direction, step after step: what
 # is slow there belongs to a small positive $\lambda$, and a larger $\beta$ makes it smaller.
@@ -295,8 +296,8 @@ g = torch.stack(walk).diff(dim=0)  # (39, 4, 3072) forward iteration's residuals
 turn = torch.cosine_similarity(g[-1], g[-2], dim=1)
 
 assert (steep[1] > 4 * steep[16]).all() and (steep[2] > 3 * steep[16]).all()
-assert 8 < steep[[1, 2]].stack().median() / steep[16].median() < 12
-assert steep[16].max() < 1.3 * steep[16].min()
+assert 7 < steep[[1, 2]].stack().median() / steep[16].median() < 11
+assert steep[16].loc[0.7:].max() < 1.4 * steep[16].loc[0.7:].min()
 assert steep[4][0.7] < steep[4][1.0] < steep[4][1.4] < steep[4][1.9]
 assert abs(spectrum.max() + spectrum.min()) < 1e-9 and 1.9 < 1 - spectrum.min() < 2
 assert round(1 - 0.7 * 2, 1) == -0.4 and round(1 - 1.9 * 2, 1) == -2.8
@@ -325,20 +326,20 @@ common = of_both[of_both["region"] & of_both["region there"]]
 print(common[[*axes, "median", "median there"]].round(3).to_string(index=False))
 
 assert len(common) >= 2 and set(common["method.window"]) == {16}
-assert common["method.mixing"].min() >= 1.3
+assert common["method.mixing"].min() >= 1.4
 assert not at.loc[16, 0.7]["region"] and at.loc[16, 0.7]["region there"]
-assert at.loc[4, 1.9]["region"] and 1.7 < at.loc[4, 1.9]["median there"] < 2.1
-assert at.loc[1, 1.4]["median"] < 1.4 and at.loc[1, 1.4]["median there"] > 10
+assert at.loc[4, 1.9]["region"] and 1.7 < at.loc[4, 1.9]["median there"] < 2.3
+assert 1.1 < at.loc[1, 1.4]["median"] < 1.35 and 8 < at.loc[1, 1.4]["median there"] < 15
 
 # %% [markdown]
 # * **A long window carries over.** It is in both regions, and costs nothing where it is not needed.
-# * **A short one does not.** A window of 1 with a mixing of 1.3 takes about a quarter more
-#   evaluations than the best on digits, and more than ten times as many on plates. Who tunes on
-#   digits only would never know.
-# * **Mixing does not**, except where the window is long: 1.9 with a window of 4 is among the best on
-#   digits, and takes nearly twice the best on plates.
+# * **A short one does not.** A window of 1 with a mixing of 1.4 takes about a fifth more
+#   evaluations than the best on digits, and some ten times as many on plates. Who tunes on digits
+#   only would never know.
+# * **Mixing does not**, except where the window is long: 1.9 with a window of 4 is among the best
+#   on digits, and takes about twice the best on plates.
 #
-# Both regions share a window of 16 with a mixing of 1.3 or more. For a third map that is a place to
+# Both regions share a window of 16 with a mixing of 1.4 or more. For a third map that is a place to
 # *start* from; the answer is again a sweep.
 
 # %% [markdown]
@@ -357,13 +358,14 @@ def over_batches(base, sizes, methods, **more):
     return Sweep(base, swept, **more).run("serial", store, progress=False)
 
 
-digit_batches, compact = (
-    pd.concat([over_batches(base, [1, 4, 16], methods, seeds=range(4)),
-               over_batches(base, [64], methods, seeds=[0])])
-    for base, methods in ((digits, [Picard(), mixed]), (digits.replace(compact=True), [mixed]))
-)  # fmt: skip
+both, some = [Picard(), mixed], (([1, 4, 16], range(4)), ([64], [0]))
+digit_batches = pd.concat(over_batches(digits, sizes, both, seeds=seeds) for sizes, seeds in some)
+compact = pd.concat(
+    over_batches(digits.replace(compact=True), sizes[-1:], [mixed], seeds=seeds)
+    for sizes, seeds in some
+)
 plate14 = plate.replace(problem=plate.problem.replace(size=14))
-plate_batches = over_batches(plate14, [1, 4, 16, 64], [Picard(), mixed], repeats=2)
+plate_batches = over_batches(plate14, [1, 4, 16, 64], both, repeats=2)
 
 
 def per_sample(frame):
@@ -385,19 +387,22 @@ drawing_sweeps.batch_sizes(
 )
 
 # %% [markdown]
+# (The batch of 64 is one, the digits of notebook 01; of the smaller ones there are four each.)
+#
 # **By evaluations** the smallest batch of digits is the best: a batch waits for its slowest digit,
 # and of many digits one is always slow. **By seconds** a batch of 16 beats single digits, since the
-# network reads 16 digits in far less than 16 times the time of one. Beyond that, waiting eats
-# the gain: in a batch of 64, more than half of the evaluations are of digits that are done.
-# `compact=True` takes these out of the batch, and the largest batch is the best again. Plates of
-# one size take about as long each: nobody waits, and the larger the batch, the better.
+# network reads 16 digits in far less than 16 times the time of one. Beyond that, waiting eats the
+# gain: in the batch of 64, about three quarters of the evaluations are of digits that are done.
+# `compact=True` takes these out of the batch, and 64 digits are as quick as 16, or nearly. Plates
+# of one size take about as many evaluations each: nobody waits, and the larger the batch, the
+# better.
 #
-# **Does Anderson pay?** At this tolerance yes, for every batch size, in the median. But look at
-# `crossover_residual`: only for tolerances *tighter* than that one is Anderson ahead. With single
-# digits it is the smallest, since there mixing costs the most beside the map (`mixing_penalty`).
-# Who is content with a residual of $10^{-2}$ may be better off without Anderson in small batches,
-# and with it in large ones. (All of these are this machine's seconds; on a noisy one, a row may
-# say "none" where its neighbors say "at".)
+# **Where does Anderson pay?** At this tolerance it does with every batch size. But look at
+# `crossover_residual`: only for tolerances *tighter* than that is Anderson ahead, on digits for
+# those below about $10^{-2}$, on plates nearly from the start. Who is content with a residual of
+# 0.1 should read digits without it. Single digits pay the most for mixing, beside what the map
+# costs (`mixing_penalty`). (All of these are this machine's seconds. On a noisy one, a row may say
+# "none" where its neighbors say "at".)
 
 # %%
 columns = ["crossover_evaluations", "crossover_residual", "speedup", "mixing_penalty"]
@@ -413,14 +418,20 @@ needed = {row: run.sample_evals.float().mean().item() / run.num_evals for row, r
 
 for method in ("picard", "anderson"):
     of_digits = counts["digits", method]
-    assert of_digits[1] < of_digits[4] < of_digits[16] < of_digits[64]
+    assert of_digits[1] < of_digits[16] < of_digits[64]
     assert counts["plates", method].max() < 1.5 * counts["plates", method].min()
 assert (counts.xs("anderson", level="method") < counts.xs("picard", level="method")).all()
-assert max(needed.values()) < 0.3  # the rest are of digits that are done
-assert compact["num_evals"].max() >= new.loc["digits", "num_evals"].max()
+assert all(0.15 < share < 0.35 for share in needed.values())  # the others are done
+ms = {name: table.set_index("problem.batch_size")["median"] for name, table in (
+    ("digits", per_sample(new.loc["digits"])), ("plates", per_sample(new.loc["plates"])),
+    ("compact", per_sample(compact)))}  # fmt: skip
+assert ms["digits"][16] < ms["digits"][1] and ms["plates"][64] < ms["plates"][1]
+assert ms["compact"][64] < ms["digits"][64]
 penalty = paying["mixing_penalty"].median()["digits"]
 assert penalty[1] > penalty[64]
 assert new["crossover"].isin(["at", "from the start"]).mean() > 0.75
+residual = new.groupby("map")["crossover_residual"].median()
+assert 1e-4 < residual["digits"] < 0.1 < residual["plates"]
 paying[columns].median().map("{:.2g}".format)
 
 # %% [markdown]
@@ -444,14 +455,14 @@ def sampled(base, grid, same, grid_table, more_axes=(), **more):
     frame = frame.assign(ratio=frame["num_evals"] / frame[same].map(best))
     order = {point: at for at, point in enumerate(frame.groupby(list(axes), sort=False).groups)}
     table = with_region(by_point(frame, list(axes), "ratio"), best=grid_table.iloc[0])
-    return table.assign(sample=[order[point] for point in table[list(axes)].itertuples(index=False)])
+    return table.assign(
+        sample=[order[point] for point in table[list(axes)].itertuples(index=False)]
+    )
 
 
 from_digits = sampled(digits, on_digits, "seed", ratios, seeds=range(4))
 from_plates = sampled(plate, on_plates, "problem.size", plate_ratios, sizes)
-drawing_sweeps.samples(
-    {"digits": (ratios, from_digits), "plates": (plate_ratios, from_plates)}
-)
+drawing_sweeps.samples({"digits": (ratios, from_digits), "plates": (plate_ratios, from_plates)})
 
 # %%
 hits = {}
@@ -459,6 +470,18 @@ for name, grid, drawn in (("digits", ratios, from_digits), ("plates", plate_rati
     hits[name] = sorted(drawn.loc[drawn["region"], "sample"] + 1)
     print(f"{name}: {grid['region'].sum()} of 25 grid points; of 16 samples {hits[name]}")
     print(f"   best median ratio: grid {grid['median'].min():.3g}, {drawn['median'].min():.3g}")
+
+# %% [markdown]
+# On digits the region fills a quarter of the grid, and about as many samples fall into it; the
+# first of all did. Who draws them one by one may stop early, and among the 16 there is one that is
+# nearly as good as the best of 25. On plates the region is a thin slice at the window's upper end,
+# and of 16 samples one finds it. How many samples are needed depends on that share alone, not on
+# how many knobs there are (exercise 11): with two knobs a grid does well, with six it is hopeless.
+
+# %%
+assert 4 <= ratios["region"].sum() <= 8 and 3 <= len(hits["digits"]) <= 8
+assert plate_ratios["region"].sum() <= 5 and 1 <= len(hits["plates"]) <= 2
+assert from_digits["median"].min() < 1.1 and hits["digits"][0] == 1
 
 # %% [markdown]
 # ## 8. Where a number came from

@@ -167,17 +167,13 @@ def check_sweep(make: Callable[[], Sweep]) -> Verdict:
     if solved.empty:
         return _not_yet("No trial converged.")
     axes = list(sweep.plan.axes)
-    best = by_point(frame, axes).iloc[0] if axes else None
-    point = "" if best is None else ", ".join(f"{name} = {best[name]}" for name in axes)
+    best = by_point(frame, axes).head(1).to_dict("records")[0]
+    point = " with " + ", ".join(f"{name} = {best[name]}" for name in axes) if axes else ""
     fewest = int(solved["num_evals"].min())
     if fewest <= GOAL:
-        return Verdict(True, f"Right: {fewest} evaluations, with {point}.")
-    said = f"The best of {sweep.total} trials takes {fewest} evaluations" + f" ({point})" * bool(
-        point
-    )
-    if "method.restart" not in axes:
-        said += "; which knob says what is kept of a full window?"
-    return _not_yet(f"{said.removesuffix('?')}{'?' if said.endswith('?') else '.'}")
+        return Verdict(True, f"Right: {fewest} evaluations{point}.")
+    hint = "" if "method.restart" in axes else " Which knob says what is kept of a full window?"
+    return _not_yet(f"The best of {sweep.total} trials takes {fewest} evaluations{point}.{hint}")
 
 
 def _wrong_plan(sweep: Any) -> str:
