@@ -215,9 +215,9 @@ drawing_sweeps.heat_maps(
 )
 
 # %% [markdown]
-# The same valley, but blurred, and a region that probably has holes. Does a window of 4 really
-# beat one of 8 by seconds, or is that noise? Ask the machine: run the *same* trials once more,
-# those of section 1, into a second store, and compare the two stores, row by row.
+# The same valley, but blurred, and a region that the next run will hardly repeat. Is one window
+# really quicker than its neighbor, or is that noise? Ask the machine: run the *same* trials once
+# more, those of section 1, into a second store, and compare the two stores, row by row.
 
 # %%
 twin = Path(folder.name) / "again.sqlite"
@@ -399,10 +399,10 @@ drawing_sweeps.batch_sizes(
 #
 # **Where does Anderson pay?** At this tolerance it does with every batch size. But look at
 # `crossover_residual`: only for tolerances *tighter* than that is Anderson ahead, on digits for
-# those below a few hundredths at most, on plates nearly from the start. Who is content with a residual of
-# 0.1 should read digits without it. Single digits pay the most for mixing, beside what the map
-# costs (`mixing_penalty`). (All of these are this machine's seconds. On a noisy one, a row may say
-# "none" where its neighbors say "at".)
+# those below a few hundredths at most, on plates nearly from the start. Who is content with a
+# residual of 0.1 should read digits without it. Single digits pay the most for mixing, beside what
+# the map costs (`mixing_penalty`). (All of these are this machine's seconds. On a noisy one, a row
+# may say "none" where its neighbors say "at".)
 
 # %%
 columns = ["crossover_evaluations", "crossover_residual", "speedup", "mixing_penalty"]

@@ -37,6 +37,7 @@ class Slurm(Spec):
             queue=self.queue, account=self.account,
             job_extra_directives=[f"--gres=gpu:{self.gpus}"] if self.gpus else [],
             job_script_prologue=["export OMP_NUM_THREADS=1", *self.setup.splitlines()],
+            scheduler_options={"dashboard_address": ":0"},  # 8787 may be another cluster's
             **({} if self.python is None else {"python": self.python}),  # type: ignore[arg-type]
         )  # fmt: skip
 
