@@ -17,7 +17,7 @@ SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-plugin bench-kills bench-page bench-counts gpu-record lint clean
+.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-plugin bench-kills bench-sweep-kills bench-page bench-sweep bench-counts gpu-record lint clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -70,6 +70,10 @@ bench-kills: ## Kill a training at random moments and compare its last bits with
 	@$(SETUP) lab,test
 	@$(RUN) -m benchmarks.kills $(ARGS)
 
+bench-sweep-kills: ## Kill the driver, workers and the scheduler of sweeps, resume them, count the rows (half an hour)
+	@$(SETUP) lab,sweeps,test
+	@$(RUN) -m benchmarks.sweep_kills $(ARGS)
+
 bench-plugin: ## Train three torchdeq programs with torchdeq's solvers and with ours
 	@$(SETUP) lab,test,bench
 	@$(RUN) -m benchmarks.plugin $(ARGS)
@@ -77,6 +81,10 @@ bench-plugin: ## Train three torchdeq programs with torchdeq's solvers and with 
 bench-page: ## Measure how fast the dashboard answers, in headless Chromium
 	@$(SETUP) lab,test
 	@$(RUN) benchmarks/page.py $(ARGS); first=$$?; $(RUN) -m benchmarks.page_train $(SOAK) && exit $$first
+
+bench-sweep: ## Measure what a sweep costs beside its solves, and what its engines gain (ten minutes)
+	@$(SETUP) sweeps
+	@$(RUN) benchmarks/sweep.py $(ARGS)
 
 bench-counts: ## Count the evaluations that the project promises (a minute)
 	@$(SETUP) lab,test

@@ -15,6 +15,7 @@ import typer
 from andersonn_core.data import DataError
 from andersonn_core.report import option_name
 from andersonn_core.specs import Knob, KnobError, Spec, typed
+from andersonn_core.sweeps.errors import EngineError
 from andersonn_core.training import TrainingError
 from andersonn_core.words import jsonable
 
@@ -106,8 +107,9 @@ def explained() -> Iterator[None]:
     except OSError as error:
         typer.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
         raise typer.Exit(MISUSE) from None
-    # a KnobError, a card that can't be rerun, data or checkpoints that are missing or damaged
-    except (ValueError, DataError, TrainingError) as error:
+    # a KnobError, a card that can't be rerun, data or checkpoints that are missing or damaged,
+    # an engine that is gone
+    except (ValueError, DataError, EngineError, TrainingError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(MISUSE) from None
 

@@ -26,11 +26,11 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
 def _list(file: File, as_json: AsJson = False) -> None:
     """List the sweeps of a store, the newest first."""
     from andersonn_core.store import Store
-    from andersonn_core.sweeps.plan import axis_names
+    from andersonn_core.sweeps.plan import axis_levels
 
     with explained(), Store(file, read_only=True) as store:
         found = store.sweeps()
-    axes = found["record"].map(lambda record: ", ".join(axis_names(record)))
+    axes = found["record"].map(lambda record: ", ".join(axis_levels(record)))
     table = found.assign(axes=axes)[["sweep_id", "axes", "done", "total", "date"]]
     if as_json:
         print_json({"sweeps": table.to_dict("records")})

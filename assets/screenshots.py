@@ -37,7 +37,8 @@ def served_lab() -> Iterator[str]:
     folder = tempfile.TemporaryDirectory()
     process = subprocess.Popen(
         command, cwd=HERE.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {"ANDERSON_LAB_TRAININGS": folder.name},
+        env=os.environ
+        | {"ANDERSON_LAB_TRAININGS": folder.name, "ANDERSON_LAB_SWEEPS": f"{folder.name}/sweeps"},
     )  # fmt: skip
     assert process.stdout is not None
     try:
@@ -107,11 +108,17 @@ def train(page: Page) -> None:
     page.locator("h1").last.click()
 
 
+def sweeps(page: Page) -> None:
+    """Wait until the first sweep of an empty store has run."""
+    page.get_by_text("48 trials; all converged").wait_for(timeout=EVERY_CELL_MS)
+
+
 PICTURES = {
     "convergence.png": (ONE_LESS, convergence),
     "convergence-dark.png": (f"{ONE_LESS}&theme=dark", convergence),
     "crossover.png": (f"{DIGITS}&batch_size=16&page=Crossover", crossover),
     "train.png": ("?page=Train&train=epochs=2", train),
+    "sweeps.png": (f"{DIGITS}&batch_size=16&page=Sweeps", sweeps),
 }
 
 

@@ -218,6 +218,7 @@ def main() -> int:
     table = Table()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         os.environ["ANDERSON_LAB_TRAININGS"] = folder
+        os.environ["ANDERSON_LAB_SWEEPS"] = folder
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         measure(browser, table, arguments.soak)
         browser.close()

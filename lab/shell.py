@@ -17,12 +17,13 @@ from andersonn_core.runcard import device_name
 from lab.controls import Controls
 from lab.gate import Gate
 from lab.later import call_later
-from lab.pages import PAGES, Convergence, Crossover, Train
+from lab.pages import PAGES, Convergence, Crossover, Sweeps, Train
 from lab.pages.card import escape, grid, text
 from lab.pages.convergence import SETTLED
 from lab.pages.navigation import Navigation
 from lab.pages.rail import Rail
 from lab.quantities import QUANTITIES
+from lab.sweeps.link import STORE, SWEEP, sweep_from_query, sweep_to_fields
 from lab.theme import material_theme, palette
 from lab.training import link
 from lab.url import choice_from_query, from_query, pins_from_query, to_query
@@ -37,6 +38,8 @@ KNOWN = (
     "recorded",
     link.RUN,
     link.CHOSEN,
+    STORE,
+    SWEEP,
 )  # query parameters that belong to the shell
 HEADER = {
     ".MuiAppBar-root": {
@@ -79,7 +82,9 @@ class Shell:
             self._query(), "recorded", ["off", "on"], "off"
         )
         self._setup, self._run, train_notes = link.from_query(self._query())
+        self._sweep, sweep_notes = sweep_from_query(self._query())
         self.notes += pin_notes + page_notes + view_notes + recorded_notes + train_notes
+        self.notes += sweep_notes
         self.schedule, self._present = Gate(document), presence(document)
         self.colors = palette(pn.config.theme == "dark")
         self.rail = Rail(self.controls, self.schedule)
@@ -145,6 +150,16 @@ class Shell:
             view.changed = self._sync
             view.show()
             self.schedule.when_ready(view.registry.prepare)
+        elif isinstance(view, Sweeps):
+            view.open(*self._sweep)
+            view.changed, view.opened = self._sync, self._open_on_convergence
+            view.show()
+
+    def _open_on_convergence(self, values: dict[str, Any]) -> None:
+        """A trial of a sweep, as the sliders say it."""
+        self.controls.reset(values["problem"])
+        self.controls.apply(values)
+        self.names.current = "Convergence"
 
     def _begin_convergence(self, view: Convergence) -> None:
         view.pins_changed, view.settled_after = self._sync, 0
@@ -197,6 +212,10 @@ class Shell:
         crossover = self.views.get("Crossover")
         quantity = self._quantity if crossover is None else crossover.maps.quantity.value
         own |= {"quantity": quantity} if quantity != SPEEDUP else {}
+        sweeps = self.views.get("Sweeps")
+        own |= sweep_to_fields(
+            *(self._sweep if sweeps is None else (sweeps.store, sweeps.sweep_id))
+        )
         train = self.views.get("Train")
         return own | (
             link.to_fields(self._setup, self._run)

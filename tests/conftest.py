@@ -153,6 +153,7 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     environment = os.environ | {
         "ANDERSON_LAB_TRAININGS": str(folder / "trainings"),
         "ANDERSON_LAB_RECORDINGS": str(recordings),
+        "ANDERSON_LAB_SWEEPS": str(folder / "sweeps"),
     }
     command = [sys.executable, "-m", "panel", "serve", "lab/app.py"]
     command += ["--address", "127.0.0.1", "--port", "0"]

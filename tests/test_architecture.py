@@ -46,6 +46,7 @@ IN_TRITON = tuple(f"device/triton_{name}.py" for name in "small folding loops ke
 WITH_A_SWEEP = {
     "store/compare.py": {"sqlalchemy"},
     "store/curves.py": {"pyarrow"},
+    "store/frames.py": {"sqlalchemy"},
     "store/opening.py": {"sqlalchemy"},
     "store/schema.py": {"sqlalchemy"},
     "store/store.py": {"sqlalchemy"},

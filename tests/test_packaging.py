@@ -131,7 +131,7 @@ def third_party_imports(folder: Path) -> set[str]:
         ("lab", ["lab", "notebooks"]),
         # peers are asked where they are installed
         ("tests", ["lab", "data", "sweeps", "test", "bench"]),
-        ("benchmarks", ["lab", "test", "bench"]),
+        ("benchmarks", ["lab", "sweeps", "test", "bench"]),
     ],
 )
 def test_every_library_that_the_code_imports_is_a_declared_dependency(folder, extras):

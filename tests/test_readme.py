@@ -45,6 +45,10 @@ def test_python_of_the_readme_runs_and_prints_what_it_says(number, tmp_path):
         assert 0.1 < float(printed.split()[0]) <= 1 and "Phases(encode=" in printed
         assert "adjoint_unconverged" in printed
         assert list((tmp_path / "trainings" / "first").glob("step-*.safetensors"))
+    elif number == 4:
+        count, *medians, found = printed.splitlines()
+        assert count == "16 {'CONVERGED'}" and any("anderson" in line for line in medians)
+        assert found.startswith("{'method.window': ")
     else:
         auto, damped, sliding = printed.splitlines()
         assert int(auto.split()[0]) <= 20 and "True evaluation" in auto and "window" in auto
@@ -62,8 +66,14 @@ def run(command: list[str], folder: Path) -> str:
 def test_commands_of_the_readme_run(tmp_path):
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("python -m")]
-    assert len(commands) == 3
-    table, agreement, trained = (run([sys.executable, *command], tmp_path) for command in commands)
+    assert len(commands) == 7
+    (sweep,) = blocks("yaml")
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    printed = [run([sys.executable, *command], tmp_path) for command in commands]
+    table, agreement, trained, swept, listed, exported, card = printed
+    assert "12 of 12 trials: 12 CONVERGED" in swept and "method.window" in listed
+    assert "12 rows: sweep.csv" in exported and (tmp_path / "sweep.csv").exists()
+    assert "python -m andersonn_core rerun row.json" in card and (tmp_path / "row.json").exists()
     assert "Anderson" in table and "Forward iteration" in table
     assert "agree" in agreement and "Test accuracy over 2 seeds" in trained
 

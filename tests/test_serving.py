@@ -30,7 +30,9 @@ def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trainings")
     process = subprocess.Popen(
         [sys.executable, *words[1:]], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=os.environ | {"ANDERSON_LAB_TRAININGS": str(folder)},
+        stderr=subprocess.STDOUT,
+        env=os.environ
+        | {"ANDERSON_LAB_TRAININGS": str(folder), "ANDERSON_LAB_SWEEPS": str(folder)},
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:

@@ -8,44 +8,68 @@ rollback journal, and only where a lock that one program holds keeps another one
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from andersonn_core.store.errors import UnsafePlaceError
 
 MOUNTS = Path("/proc/self/mounts")
-# Linux's names of file systems that several hosts may have mounted at once.
+# Names of file systems that several hosts may have mounted at once.
 SHARED = frozenset(
-    "9p afs beegfs ceph cifs cvmfs fuse.ceph fuse.glusterfs fuse.juicefs fuse.s3fs fuse.sshfs "
-    "fuse.rclone glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs "
-    "virtiofs wekafs".split()
+    "9p afpfs afs beegfs ceph cifs cvmfs fuse.ceph fuse.glusterfs fuse.juicefs fuse.s3fs "
+    "fuse.rclone fuse.sshfs glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs "
+    "virtiofs webdav wekafs".split()
 )
+REMOTE = "remote"  # what Windows calls such a drive
+# Mount options of NFS, CIFS and Lustre with which no other host hears of a lock.
+LOCAL_LOCKS = frozenset("nolock local_lock=all local_lock=posix nobrl localflock noflock".split())
 PROBE = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
 try:
     connection.execute("BEGIN EXCLUSIVE")
-except sqlite3.OperationalError:
-    print("kept out")
+except sqlite3.OperationalError as error:
+    print(error)
 """
 
 
-def file_system_of(path: Path) -> str:
-    """The kind of file system that a path is on, as Linux names it; empty where nothing tells."""
+class Mount(NamedTuple):
+    """A mounted file system: its kind and its options, as the system names them."""
+
+    at: str
+    kind: str
+    options: str
+
+
+def mount_of(path: Path) -> Mount:
+    """The mount that a path is on; one without a kind where nothing tells."""
+    here, found = os.path.realpath(path), Mount("", "", "")
+    for mount in _mounts():
+        inside = here == mount.at or here.startswith(mount.at.rstrip("/") + "/")
+        if inside and len(mount.at) >= len(found.at):
+            found = mount
+    return found
+
+
+def _mounts() -> list[Mount]:
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    here, found = os.path.realpath(path), ("", "")
-    for line in lines:
-        _, mount, kind = line.split()[:3]
-        mount = mount.encode().decode("unicode_escape")  # a space is \040
-        inside = here == mount or here.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(found[0]):
-            found = mount, kind
-    return found[1]
+    except OSError:  # not Linux
+        parts = psutil.disk_partitions(all=True)
+        return [Mount(part.mountpoint, part.fstype, part.opts) for part in parts]
+    return [Mount(_plain(at), kind, options)
+            for _, at, kind, options in (line.split()[:4] for line in lines)]  # fmt: skip
+
+
+def _plain(escaped: str) -> str:
+    """A path without the escapes of /proc, where a space is a backslash and 040."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), escaped)
 
 
 def journal_for(path: Path) -> str:
@@ -53,13 +77,19 @@ def journal_for(path: Path) -> str:
 
     Raises UnsafePlaceError for a network file system on which locks do not hold.
     """
-    kind = file_system_of(path.parent)
-    if kind not in SHARED:
+    mount = mount_of(path.parent)
+    if mount.kind not in SHARED and REMOTE not in mount.options.split(","):
         return "wal"
+    where = f"store = {str(path)!r} is on a network file system ({mount.kind})"
+    if local := LOCAL_LOCKS.intersection(mount.options.split(",")):
+        raise UnsafePlaceError(
+            f"{where} whose locks hold only on this host (mounted with {', '.join(local)}): "
+            "programs on two hosts could write at once. Put the store on a local disk."
+        )
     if not locks_hold(path.parent):
         raise UnsafePlaceError(
-            f"store = {str(path)!r} is on a network file system ({kind}) where locks do not hold: "
-            "two programs could write at once. Put the store on a local disk."
+            f"{where} where locks do not hold: two programs could write at once. Put the store on "
+            "a local disk."
         )
     return "delete"
 
@@ -81,4 +111,4 @@ def locks_hold(folder: Path) -> bool:
             return False
         finally:
             connection.close()
-    return other.stdout.strip() == "kept out"
+    return "locked" in other.stdout

@@ -92,6 +92,13 @@ class Axis:
         return [name if names.count(name) == 1 else f"{name} {value!r}"
                 for name, value in zip(names, self.values, strict=True)]  # fmt: skip
 
+    def labels_of(self, values: list[Any]) -> list[Any]:
+        """Some values, as a frame shows them."""
+        if self.knob.kind != "spec":
+            return values
+        known = dict(zip(self.values, self.labels, strict=True))
+        return [known[value] for value in values]
+
     def plain(self) -> list[Any]:
         """The values as JSON has them."""
         return [value.to_dict() if isinstance(value, Spec) else value for value in self.values]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
+from andersonn_core.staircase import levels_of
 from andersonn_core.store import FAILED, Store
 from andersonn_core.sweeps.crossings import crossing_columns
 from andersonn_core.sweeps.plan import place_columns
@@ -31,3 +35,16 @@ def sweep_frame(store: Store, sweep: int, crossovers: bool = True) -> pd.DataFra
 def _reasons(store: Store, frame: pd.DataFrame) -> list[str]:
     known = store.reasons(frame["row"][frame["status"] == FAILED].tolist())
     return [known.get(row, "") for row in frame["row"].tolist()] if known else [""] * len(frame)
+
+
+def curve_frame(store: Store, rows: Sequence[int]) -> pd.DataFrame:
+    """The curves of solves: row, evaluation, seconds, level, the best median residual so far."""
+    parts = []
+    for row, result in store.results(rows).items():
+        seconds, levels = levels_of(result, target=0.0, fraction=0.5)
+        evaluation = np.arange(1, len(seconds) + 1)
+        columns = {"row": row, "evaluation": evaluation, "seconds": seconds, "level": levels[:, 0]}
+        parts.append(pd.DataFrame(columns))
+    if not parts:
+        return pd.DataFrame({"row": [], "evaluation": [], "seconds": [], "level": []})
+    return pd.concat(parts, ignore_index=True)

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -46,14 +46,32 @@ class Plan:
             raise KnobError(f"repeats = {repeats!r} is not allowed: it must be 1 to 10,000.")
         _check_sampling(sampling)
         self.base, self.axes = base, _axes(base, axes)
-        self._columns = self._values()
+        self.grid = {name: axis for name, axis in self.axes.items() if axis.interval is None}
+        # values that belong together, one of each axis: what a sampler drew
+        self.joint = samples(
+            {name: self.axes[name] for name in self.axes.keys() - self.grid}, sampling
+        )
         self._check_each()
+
+    @classmethod
+    def of_points(
+        cls,
+        base: SolveSpec | TrainSpec,
+        points: Mapping[str, Sequence[Any]],
+        repeats: int,
+        seeds: Sequence[int],
+    ) -> Self:
+        """The trials at some points: as many values of each axis, one of each belong together."""
+        once = {name: list(dict.fromkeys(values)) for name, values in points.items()}
+        plan = cls(base, once, repeats, seeds, Sampling())
+        plan.grid, plan.joint = {}, {name: list(values) for name, values in points.items()}
+        return plan
 
     @property
     def shape(self) -> tuple[int, ...]:
         """How many values each axis, the seeds and the repeats have; samples count as one axis."""
         grid = tuple(len(axis.values) for axis in self.grid.values())
-        joint = (self.sampling.count,) if self.intervals else ()
+        joint = tuple(len(values) for values in self.joint.values())[:1]
         return (*grid, *joint, len(self.seeds), self.repeats)
 
     @property
@@ -61,25 +79,17 @@ class Plan:
         """How many trials there are."""
         return math.prod(self.shape)
 
-    @property
-    def grid(self) -> dict[str, Axis]:
-        """The axes that are lists."""
-        return {name: axis for name, axis in self.axes.items() if axis.interval is None}
-
-    @property
-    def intervals(self) -> dict[str, Axis]:
-        """The axes that are sampled."""
-        return {name: axis for name, axis in self.axes.items() if axis.interval is not None}
-
     def record(self) -> dict[str, Any]:
         """The sweep as JSON: what the numbers of trials mean."""
-        first = self.spec_at({name: values[0] for name, values in self._columns.items()})
+        first = self.spec_at(next(self.points()))
         return {
             "kind": self.kind,
             "base": first.replace(**{SEED_OF[self.kind]: self.seeds[0]}).to_dict(),
             # lists, not mappings: the order of the axes is part of what a trial's number means
             "axes": [[name, axis.plain(), axis.labels] for name, axis in self.grid.items()],
-            "samples": [[name, self._columns[name]] for name in self.intervals],
+            "samples": [
+                [name, self.axes[name].labels_of(values)] for name, values in self.joint.items()
+            ],
             "seeds": list(self.seeds),
             "repeats": self.repeats,
         }
@@ -101,8 +111,8 @@ class Plan:
     def points(self) -> Iterator[dict[str, Any]]:
         """The values of all axes at each place, without seeds and repeats."""
         grid = [axis.values for axis in self.grid.values()]
-        joint = list(zip(*(self._columns[name] for name in self.intervals), strict=True)) or [()]
-        names = [*self.grid, *self.intervals]
+        joint = list(zip(*self.joint.values(), strict=True)) or [()]
+        names = [*self.grid, *self.joint]
         for *values, sample in itertools.product(*grid, joint):
             yield dict(zip(names, (*values, *sample), strict=True))
 
@@ -122,14 +132,11 @@ class Plan:
                     trial = Trial(self.kind, knobs, spec_id, seed, repeat, code)
                     yield next(numbers), trial, spec
 
-    def _values(self) -> dict[str, list[Any]]:
-        drawn = samples(self.intervals, self.sampling)
-        return {name: axis.values for name, axis in self.grid.items()} | drawn
-
     def _check_each(self) -> None:
         """Try each value of each axis once, beside the first values of the others."""
-        first = {name: values[0] for name, values in self._columns.items()}
-        for name, values in self._columns.items():
+        first = next(self.points())
+        columns = {name: axis.values for name, axis in self.grid.items()} | self.joint
+        for name, values in columns.items():
             others = self._that_reach(name, first)
             for value in values:
                 self.spec_at(others | {name: value})
@@ -144,9 +151,10 @@ class Plan:
         return chosen
 
 
-def axis_names(record: Mapping[str, Any]) -> list[str]:
-    """The axes of a sweep's record, in their order."""
-    return [axis[0] for axis in (*record["axes"], *record["samples"])]
+def axis_levels(record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The axes of a sweep's record, in their order, and the values of each."""
+    drawn = {name: list(dict.fromkeys(values)) for name, values in record["samples"]}
+    return {name: labels for name, _, labels in record["axes"]} | drawn
 
 
 def place_columns(record: Mapping[str, Any], numbers: Any) -> dict[str, Any]:

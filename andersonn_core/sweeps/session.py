@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pandas as pd
 
@@ -23,12 +24,19 @@ FLUSH = 0.25  # seconds of rows that a killed driver may lose, and does again
 class Session:
     """The only writer: workers hand their rows to it."""
 
-    def __init__(self, plan: Plan, store: Store, engine: Engine, retry_failed: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        engine: Engine,
+        retry_failed: bool = False,
+        sweep_id: str | None = None,
+    ) -> None:
         self.plan, self.store, self.engine = plan, store, engine
         self.numbers: dict[Key, list[int]] = {}
         trials = self._planned()
         self.devices = engine.devices(sorted({device for _, device in trials.values()}))
-        self.sweep = store.register(plan.sweep_id, plan.record(), plan.total)
+        self.sweep = store.register(sweep_id or plan.sweep_id, plan.record(), plan.total)
         there = self._there(retry_failed)
         self.todo = [trial for key, (trial, _) in trials.items() if key not in there]
         self.found = sum(len(self.numbers[key]) for key in there)
@@ -39,17 +47,18 @@ class Session:
         unsaved: list[Row] = []
         saved = self._start
         tell(self._progress())
-        try:
-            for row in self.engine.run(self.todo, should_stop):
-                unsaved.append(row)
-                self._done += len(self.numbers[row.key])
-                self._failed += row.status == FAILED
-                if time.monotonic() - saved > FLUSH:
-                    self._save(unsaved)
-                    saved = time.monotonic()
-                    tell(self._progress())
-        finally:
-            self._save(unsaved)
+        # closed at once, whatever happens here, so that no worker goes on for a sweep that is over
+        with closing(self.engine.run(self.todo, should_stop)) as rows:
+            try:
+                for row in rows:
+                    unsaved.append(row)
+                    self._count(row)
+                    if time.monotonic() - saved > FLUSH:
+                        self._save(unsaved)
+                        saved = time.monotonic()
+                        tell(self._progress())
+            finally:
+                self._save(unsaved)
         tell(self._progress())
 
     def frame(self) -> pd.DataFrame:
@@ -86,6 +95,11 @@ class Session:
                 pairs += [(number, found.row) for number in self.numbers[key] for found in usable]
         self.store.link(self.sweep, pairs)
         return there
+
+    def _count(self, row: Row) -> None:
+        self.devices.add(row.device)  # workers that came later may have others
+        self._done += len(self.numbers[row.key])
+        self._failed += row.status == FAILED
 
     def _save(self, unsaved: list[Row]) -> None:
         """Write the rows in one transaction, and forget them."""

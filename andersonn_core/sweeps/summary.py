@@ -35,3 +35,13 @@ def by_point(frame: pd.DataFrame, axes: Sequence[str], value: str = "num_evals")
     part = table["converged"] / table["trials"]
     order = table.assign(part=-part).sort_values(["part", "median"], kind="stable").index
     return table.loc[order].reset_index(drop=True)
+
+
+def recommended(points: pd.DataFrame, within: float = 0.1) -> pd.DataFrame:
+    """The points of `by_point` in which all trials converged, with a median near the best one's.
+
+    Near: at most the part `within` above it. A region says more than its lowest point, which the
+    next seed may put elsewhere.
+    """
+    whole = points[points["converged"] == points["trials"]]
+    return whole[whole["median"] <= (1 + within) * whole["median"].min()]

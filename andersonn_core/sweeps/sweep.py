@@ -18,6 +18,7 @@ from andersonn_core.training import TrainSpec
 
 if TYPE_CHECKING:
     from andersonn_core.store import Store
+    from andersonn_core.sweeps.best import Best
     from andersonn_core.sweeps.progress import OnProgress
 
 LARGE = 10_000  # trials, above which `run` wants to be told yes
@@ -97,6 +98,36 @@ class Sweep:
             tell = stack.enter_context(shown(progress))
             session.run(tell, should_stop or (lambda: False))
             return session.frame()
+
+    def best(
+        self,
+        trials: int = 50,
+        objective: str = "num_evals",
+        executor: Any = "processes",
+        store: str | Path | Store | None = STORE,
+        *,
+        seed: int = 0,
+        workers: int | None = None,
+        progress: bool | OnProgress = True,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Best:
+        """The point with the smallest median of `objective`, of `trials` that Optuna asks for.
+
+        objective: "num_evals" or "seconds". A list is searched among its values, an interval
+        everywhere. What the store holds is not run again.
+        """
+        if not isinstance(trials, int) or isinstance(trials, bool) or not 1 <= trials <= LARGE:
+            raise KnobError(f"trials = {trials!r} is not allowed: it must be 1 to {LARGE:,}.")
+        from andersonn_core.sweeps.best import Search, search
+        from andersonn_core.sweeps.engines import engine_for
+        from andersonn_core.sweeps.progress import shown
+
+        asking = Search(self.plan, objective, seed)
+        with ExitStack() as stack:
+            opened = stack.enter_context(_opened(store))
+            engine = stack.enter_context(engine_for(executor, workers))
+            tell = stack.enter_context(shown(progress))
+            return search(asking, trials, opened, engine, tell, should_stop or (lambda: False))
 
 
 @contextmanager

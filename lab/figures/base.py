@@ -103,3 +103,9 @@ def ramp(colors: tuple[str, ...], count: int = 64) -> list[str]:
     places = np.linspace(0, len(stops) - 1, count)
     channels = [np.interp(places, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
     return [f"#{int(r):02x}{int(g):02x}{int(b):02x}" for r, g, b in zip(*channels, strict=True)]
+
+
+def ink_on(fill: str) -> str:
+    """Black or white, whichever can be read on a color."""
+    red, green, blue = (int(fill[k : k + 2], 16) for k in (1, 3, 5))
+    return "#16202b" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"

@@ -19,7 +19,7 @@ from bokeh.models import (
 )
 
 from andersonn_core.words import bytes_text, ratio_text
-from lab.figures.base import bare_figure, columns, paint, ramp, tooltip
+from lab.figures.base import bare_figure, columns, ink_on, paint, ramp, tooltip
 from lab.phase import Axis, Cell, Plan, Setting, setting_text
 from lab.quantities import (
     Quantity,
@@ -191,7 +191,7 @@ class PhaseMap:
             cell = grid.get((i, j))
             fill = fills[i, j]
             shown = "" if cell is None else "n/a" if cell.error else quantity.text(cell)
-            ink = _ink(fill) if fill != self.colors.paper else self.colors.muted
+            ink = ink_on(fill) if fill != self.colors.paper else self.colors.muted
             row = (i, j, fill, 1.0 if cell else NEAR_ALPHA, self.colors.paper, shown, ink)
             setting = plan.setting(self.axis, plan.windows[i], plan.rows(self.axis)[j])
             for name, each in zip(rows, (*row, *_told(setting, cell)), strict=True):
@@ -293,12 +293,6 @@ def _border(inside: Mapping[tuple[int, int], bool]) -> dict[str, list[float]]:
                 for name, end in zip(lines, ends, strict=True):
                     lines[name].append(end)
     return lines
-
-
-def _ink(fill: str) -> str:
-    """Black or white, whichever can be read on a color."""
-    red, green, blue = (int(fill[k : k + 2], 16) for k in (1, 3, 5))
-    return "#16202b" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
 
 
 def _told(setting: Setting, cell: Cell | None) -> tuple[str, ...]:

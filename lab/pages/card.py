@@ -65,14 +65,18 @@ class Card(pn.viewable.Viewer):
 
     def boxed(self, *parts: Any, noted: bool = True, **options: Any) -> pn.Column:
         """The card with its parts below title and sentence."""
+        head = (self.heading, self.note) if noted else (self.heading,)
+        return self.framed(*head, *parts, **options)
+
+    def framed(self, *parts: Any, **options: Any) -> pn.Column:
+        """The box alone, around parts that have a place for title and sentence themselves."""
         settings: dict[str, Any] = dict(
             sizing_mode="stretch_width",
             css_classes=["lab-card", "lab-cell"],
             stylesheets=[STYLE],
             margin=0,
         )
-        head = (self.heading, self.note) if noted else (self.heading,)
-        return pn.Column(*head, *parts, **(settings | options))
+        return pn.Column(*parts, **(settings | options))
 
 
 class Plot(Protocol):

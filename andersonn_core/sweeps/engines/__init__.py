@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from andersonn_core.specs import KnobError
-from andersonn_core.sweeps.engines.base import Engine, EngineError
+from andersonn_core.sweeps.engines.base import Engine
 from andersonn_core.sweeps.engines.processes import Processes
 from andersonn_core.sweeps.engines.serial import Serial
 from andersonn_core.sweeps.engines.slurm import Slurm
+from andersonn_core.sweeps.errors import EngineError
 
 __all__ = ["Engine", "EngineError", "Processes", "Serial", "Slurm", "engine_for"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any, Self
 
@@ -12,10 +13,6 @@ from andersonn_core.store.rows import Row
 from andersonn_core.sweeps.trial import CodeVersionError, Trial
 
 LOOK = 0.2  # seconds between two looks at whether the sweep is to stop, or its engine has died
-
-
-class EngineError(RuntimeError):
-    """An engine is gone; what was done is in the store, and the same call goes on from there."""
 
 
 class Engine(ABC):
@@ -35,7 +32,9 @@ class Engine(ABC):
         """The models of the devices that trials will run on, by the names that knobs have."""
 
     @abstractmethod
-    def run(self, trials: Iterable[Trial], should_stop: Callable[[], bool]) -> Iterator[Row]:
+    def run(
+        self, trials: Iterable[Trial], should_stop: Callable[[], bool]
+    ) -> Generator[Row, None, None]:
         """The rows of all trials as they end; after a stop no further ones."""
 
     def close(self) -> None:
@@ -61,33 +60,60 @@ class Pool(Engine):
     def abandon(self, futures: list[Any]) -> None:
         """Nobody waits for these any more."""
 
-    def lost(self, trials: list[Trial]) -> Iterator[Row]:
-        """The rows of trials whose workers ended under them."""
-        for trial in trials:
-            yield trial.failed(WORKER_ENDED, self._device())
+    def outcome(self, future: Any) -> Row | BaseException:
+        """The row of a future that is done, or why there is none."""
+        outcome: Row | BaseException = future.exception() or future.result()
+        return outcome
+
+    def taken_along(self, waiting: dict[Any, Trial]) -> list[Any] | None:
+        """The futures that a worker's death ends besides its own; None where workers die alone."""
+        return None
 
     @abstractmethod
     def _device(self) -> str:
         """The device that a trial is kept under which no worker survived."""
 
-    def run(self, trials: Iterable[Trial], should_stop: Callable[[], bool]) -> Iterator[Row]:
-        """The rows of all trials as they end; after a stop no further ones."""
-        todo, waiting = iter(trials), dict[Any, Trial]()
+    def run(
+        self, trials: Iterable[Trial], should_stop: Callable[[], bool]
+    ) -> Generator[Row, None, None]:
+        """The rows of all trials as they end; after a stop no further ones.
+
+        Trials that a death took along are run again one by one: the one under which a worker dies
+        then is the one that did it.
+        """
+        todo, suspects = iter(trials), deque[Trial]()
+        waiting, alone = dict[Any, Trial](), False
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
             while True:
-                for trial in islice(todo, self.room - len(waiting)):
-                    future = self.submit(trial)
-                    waiting[future] = trial
-                    future.add_done_callback(ended.put)
+                if not (suspects and waiting):
+                    alone = bool(suspects)
+                    for trial in self._next_trials(todo, suspects, waiting):
+                        future = self.submit(trial)
+                        waiting[future] = trial
+                        future.add_done_callback(ended.put)
                 if not waiting or should_stop():
                     return
                 future = self._next(ended)
-                if future is None or future not in waiting:
+                if future not in waiting:
                     continue
-                yield from self._rows(future, waiting.pop(future), waiting)
+                trial, outcome = waiting.pop(future), self.outcome(future)
+                if isinstance(outcome, self.died):
+                    also = self.taken_along(waiting)
+                    if also is not None and not alone:
+                        suspects += [trial, *(waiting.pop(each) for each in also)]
+                        continue
+                yield self._row(trial, outcome)
         finally:
             self.abandon(list(waiting))
+
+    def _next_trials(
+        self, todo: Iterator[Trial], suspects: deque[Trial], waiting: dict[Any, Trial]
+    ) -> Iterable[Trial]:
+        if suspects:
+            return [suspects.popleft()]
+        # there may be fewer workers than a moment ago
+        return islice(todo, max(0, self.room - len(waiting)))
 
     def _next(self, ended: queue.SimpleQueue[Any]) -> Any:
         try:
@@ -96,20 +122,14 @@ class Pool(Engine):
             self.look()
             return None
 
-    def _rows(self, future: Any, trial: Trial, waiting: dict[Any, Trial]) -> Iterator[Row]:
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or isinstance(error, self.died):
-            yield from self.lost([trial, *self._taken_along(waiting)])
-        elif isinstance(error, CodeVersionError):
-            raise error
-        elif error is not None:
-            yield trial.failed(f"{type(error).__name__}: {error}", self._device())
-        else:
-            yield future.result()
-
-    def _taken_along(self, waiting: dict[Any, Trial]) -> list[Trial]:
-        """The trials that the same death ended; none where workers die one by one."""
-        return []
+    def _row(self, trial: Trial, outcome: Row | BaseException) -> Row:
+        if isinstance(outcome, Row):
+            return outcome
+        if isinstance(outcome, CodeVersionError):
+            raise outcome
+        if isinstance(outcome, self.died):
+            return trial.failed(WORKER_ENDED, self._device())
+        return trial.failed(f"{type(outcome).__name__}: {outcome}", self._device())
 
 
 WORKER_ENDED = (

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, KilledWorker
 
+from andersonn_core.faults import first_line
 from andersonn_core.runcard import code_version
 from andersonn_core.specs import KnobError
-from andersonn_core.sweeps.engines.base import EngineError, Pool
+from andersonn_core.store.rows import Row
+from andersonn_core.sweeps.engines.base import Pool
+from andersonn_core.sweeps.errors import EngineError
 from andersonn_core.sweeps.trial import (
     Trial,
     check_code,
@@ -19,7 +26,21 @@ from andersonn_core.sweeps.trial import (
 
 REACHED = 10.0  # seconds for a scheduler to answer
 FIRST_WORKER = 600.0  # seconds for a first worker to come: clusters have queues
-GONE = 5.0  # seconds without the scheduler after which it is gone
+COUNTED = 2.0  # seconds for which a number of workers holds
+LEAVING = 5.0  # seconds for taking leave of a scheduler
+
+SCHEDULER_GONE = (
+    "the Dask scheduler is gone. What was done is in the store: start a scheduler and run the same "
+    "sweep again."
+)
+NO_WORKER = (
+    f"the Dask scheduler has had no worker for {FIRST_WORKER:.0f} s: start some with dask worker "
+    "ADDRESS, or look at the cluster's queue, and run the same sweep again."
+)
+NOT_THERE = (
+    "the Dask scheduler or a worker can't import what trials need ({}): install the same version "
+    "of anderson-lab, with its extra `sweeps`, for both."
+)
 
 
 class Dask(Pool):
@@ -35,48 +56,58 @@ class Dask(Pool):
         self._owned, self._mine = owned, not isinstance(cluster, Client)
         self._client = _client(cluster) if self._mine else cluster
         self._names: set[str] = set()
-        self._missing_since: float | None = None
+        self._workers, self._counted, self._seen = 1, -COUNTED, time.monotonic()
 
     @property
     def room(self) -> int:  # type: ignore[override]
-        """Two trials more than the workers that there are now."""
-        return len(self._client.scheduler_info(n_workers=-1)["workers"]) + 2
+        """Two trials more than the workers that there were a moment ago: asking takes a message."""
+        now = time.monotonic()
+        if now - self._counted > COUNTED:
+            with _scheduler_needed():
+                self._workers, self._counted = len(self._client.nthreads()), now
+            self._seen = now if self._workers else self._seen
+        return self._workers + 2
 
     def devices(self, wanted: list[str]) -> set[str]:
         """The models of all workers' devices; refuses workers that run other sources."""
-        try:
-            self._client.wait_for_workers(1, timeout=FIRST_WORKER)
-        except TimeoutError:
-            raise EngineError(
-                f"no worker came to the scheduler within {FIRST_WORKER:.0f} s: start some with "
-                "dask worker ADDRESS, or look at the cluster's queue."
-            ) from None
-        try:
-            self._client.run(check_code, code_version())
-            found = self._client.run(device_names, wanted)
-        except ModuleNotFoundError as error:
-            raise EngineError(
-                f"a worker can't import what trials need ({error}): install anderson-lab there."
-            ) from None
+        with _scheduler_needed():
+            try:
+                self._client.wait_for_workers(1, timeout=FIRST_WORKER)
+            except TimeoutError:
+                raise EngineError(NO_WORKER) from None
+            try:
+                self._client.run(check_code, code_version())
+                found = self._client.run(device_names, wanted)
+            except (ImportError, AttributeError) as error:
+                raise EngineError(NOT_THERE.format(error)) from None
         self._names = {name for names in found.values() for name in names}
         return self._names
 
     def submit(self, trial: Trial) -> Any:
         """A future of the trial's row."""
+        self._check_scheduler()
         return self._client.submit(run_trial, trial, pure=False, retries=0)
 
+    def outcome(self, future: Any) -> Row | BaseException:
+        """The row, or why there is none; EngineError where no trial is to blame."""
+        with _scheduler_needed():
+            if future.cancelled():  # as all are when the scheduler is gone
+                raise EngineError(SCHEDULER_GONE)
+            outcome = super().outcome(future)
+        if isinstance(outcome, ImportError | AttributeError | RuntimeError):
+            if not isinstance(outcome, RuntimeError) or "deserializ" in str(outcome):
+                raise EngineError(NOT_THERE.format(first_line(outcome)))
+        return outcome
+
     def look(self) -> None:
-        """Raise EngineError once the scheduler has been away for some seconds."""
-        if self._client.status == "running":
-            self._missing_since = None
-            return
-        now = time.monotonic()
-        self._missing_since = self._missing_since or now
-        if self._client.status == "closed" or now - self._missing_since > GONE:
-            raise EngineError(
-                "the Dask scheduler is gone. What was done is in the store: start a scheduler and "
-                "run the same sweep again."
-            )
+        """Raise EngineError where there is no scheduler, or no worker for a long time."""
+        self._check_scheduler()
+        if self.room and time.monotonic() - self._seen > FIRST_WORKER:
+            raise EngineError(NO_WORKER)
+
+    def _check_scheduler(self) -> None:
+        if self._client.status != "running":
+            raise EngineError(SCHEDULER_GONE)
 
     def abandon(self, futures: list[Any]) -> None:
         """Tell the scheduler that nobody waits for these."""
@@ -86,7 +117,8 @@ class Dask(Pool):
     def close(self) -> None:
         """Leave the cluster; one that was started for the sweep ends."""
         if self._mine:
-            self._client.close(timeout=GONE)
+            with _quietly(self._client.status != "running"):
+                self._client.close(timeout=LEAVING)
         if self._owned is not None:
             self._owned.close()
 
@@ -104,3 +136,23 @@ def _client(cluster: Any) -> Client:
             f"executor = {cluster!r}: no scheduler answers there within {REACHED:.0f} s ({error}). "
             "Start one with: dask scheduler; its first lines tell the address."
         ) from None
+
+
+@contextmanager
+def _scheduler_needed() -> Iterator[None]:
+    """A message that does not arrive means that there is nobody to hear it."""
+    try:
+        yield
+    except (OSError, CancelledError) as error:
+        raise EngineError(SCHEDULER_GONE) from error
+
+
+@contextmanager
+def _quietly(quiet: bool) -> Iterator[None]:
+    """Without the client's own lines: that the scheduler is gone is told once, by us."""
+    log = logging.getLogger("distributed.client")
+    before, log.disabled = log.disabled, quiet or log.disabled
+    try:
+        yield
+    finally:
+        log.disabled = before

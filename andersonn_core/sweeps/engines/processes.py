@@ -6,7 +6,11 @@ sweep works in a script without `if __name__ == "__main__"`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -16,7 +20,7 @@ import torch
 from andersonn_core.runcard import device_name
 from andersonn_core.specs import KnobError
 from andersonn_core.store.rows import Row
-from andersonn_core.sweeps.engines.base import WORKER_ENDED, Pool
+from andersonn_core.sweeps.engines.base import Pool
 from andersonn_core.sweeps.trial import Trial, device_names, run_trial
 
 IDLE = 300.0  # seconds after which workers that nobody needs end: starting them takes some
@@ -28,11 +32,7 @@ _resting: dict[int, Any] = {}  # pools without work, by their number of workers
 
 
 class Processes(Pool):
-    """As many workers as cores, or as were asked for; one that dies is replaced.
-
-    Where a worker dies, all trials under way are lost with it. Each is run again alone: the one
-    under which a worker dies then is the one that did it.
-    """
+    """As many workers as cores, or as were asked for; where one dies, all are replaced."""
 
     died = (BrokenProcessPool,)
 
@@ -45,7 +45,10 @@ class Processes(Pool):
         self._pool: Any = _resting.pop(self.workers, None)
 
     def _new(self) -> Any:
-        return loky.ProcessPoolExecutor(self.workers, timeout=IDLE, env=ENVIRONMENT)
+        return loky.ProcessPoolExecutor(
+            self.workers, timeout=IDLE, env=ENVIRONMENT,
+            initializer=_end_with_the_driver, initargs=(os.getpid(),),
+        )  # fmt: skip
 
     def devices(self, wanted: list[str]) -> set[str]:
         """The models of this machine's devices."""
@@ -55,7 +58,12 @@ class Processes(Pool):
     def submit(self, trial: Trial) -> Any:
         """A future of the trial's row."""
         self._pool = self._pool or self._new()
-        return self._pool.submit(run_trial, trial)
+        try:
+            return self._pool.submit(run_trial, trial)
+        except BrokenProcessPool as error:  # a worker died just now, or while the pool was resting
+            lost: Future[Row] = Future()
+            lost.set_exception(error)
+            return lost
 
     def look(self) -> None:
         """A pool whose worker died says so in its futures."""
@@ -74,26 +82,27 @@ class Processes(Pool):
             if before is not None:
                 before.shutdown(wait=False)
 
-    def lost(self, trials: list[Trial]) -> Iterator[Row]:
-        """Run each trial again alone, and fail the one that ends its worker again."""
+    def taken_along(self, waiting: dict[Any, Trial]) -> list[Any]:
+        """All that have no result yet: one death ends the pool."""
+        also = [future for future in waiting if not future.done() or future.exception()]
         self._end()
-        for trial in trials:
-            future = self.submit(trial)
-            if not isinstance(future.exception(), self.died):
-                yield from self._rows(future, trial, {})
-                continue
-            yield trial.failed(WORKER_ENDED, self._device())
-            self._end()
+        return also
 
     def _end(self) -> None:
         self._pool.shutdown(wait=False, kill_workers=True)
         self._pool = None
 
-    def _taken_along(self, waiting: dict[Any, Trial]) -> list[Trial]:
-        """One death ends the pool: what was under way is all lost."""
-        also = list(waiting.values())
-        waiting.clear()
-        return also
-
     def _device(self) -> str:
         return next(iter(self._names), device_name(torch.device("cpu")))
+
+
+def _end_with_the_driver(driver: int) -> None:
+    """What a worker begins with: Ctrl-C is the driver's to hear, and its end is the worker's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from andersonn_core.store.rows import Row
 from andersonn_core.sweeps.engines.base import Engine
@@ -16,7 +16,9 @@ class Serial(Engine):
         """The models of this machine's devices."""
         return set(device_names(wanted))
 
-    def run(self, trials: Iterable[Trial], should_stop: Callable[[], bool]) -> Iterator[Row]:
+    def run(
+        self, trials: Iterable[Trial], should_stop: Callable[[], bool]
+    ) -> Generator[Row, None, None]:
         """The rows of all trials in their order; after a stop no further ones."""
         for trial in trials:
             if should_stop():

@@ -1,0 +1,123 @@
+"""What a page shows of a store, read in a thread of its own and again whenever it has grown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from andersonn_core.store import Store, StoreError
+from andersonn_core.sweeps.frames import curve_frame, sweep_frame
+from andersonn_core.sweeps.plan import axis_levels
+
+POLL = 0.5  # seconds between two looks at whether a sweep has grown
+CROSSED = 2000  # trials up to which crossovers are computed for the page
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A sweep of a store."""
+
+    sweep: int
+    sweep_id: str
+    axes: dict[str, list[object]]
+    total: int
+    done: int
+    date: str
+
+    @property
+    def label(self) -> str:
+        """How a person tells it from the others."""
+        names = " x ".join(name.partition(".")[2] or name for name in self.axes) or "one point"
+        return f"{names}, {self.total:,} trials, {self.date[:19].replace('T', ' ')}"
+
+
+@dataclass(frozen=True)
+class News:
+    """What was read; `frame` is None where the sweep has not changed."""
+
+    listed: list[Listed]
+    sweep_id: str
+    frame: pd.DataFrame | None
+    error: str = ""
+
+
+class Reader:
+    """Follows one sweep of one store; reads in a thread of its own, tells on the page's."""
+
+    def __init__(
+        self,
+        publish: Callable[[News], None],
+        schedule: Callable[[Callable[[], None]], Any],
+        present: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._publish, self._schedule, self._present = publish, schedule, present
+        self._wake, self._closed = threading.Event(), False
+        self._wanted: tuple[Path, str] | None = None
+        self._seen: tuple[object, ...] = ()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, path: Path | None, sweep_id: str = "") -> None:
+        """Read this sweep from now on, the newest without a name; None: rest."""
+        self._wanted, self._seen = (None if path is None else (path, sweep_id)), ()
+        if self._thread is None and path is not None:
+            self._thread = threading.Thread(target=self._run, name="sweep reader", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._closed = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._closed:
+            wanted = self._wanted
+            if wanted is not None and self._present():
+                self._look(*wanted)
+            self._wake.wait(POLL if wanted else None)
+            self._wake.clear()
+
+    def _look(self, path: Path, sweep_id: str) -> None:
+        try:
+            news = self._read(path, sweep_id)
+        except StoreError as error:
+            news = News([], sweep_id, None, str(error))
+        state = (path, sweep_id, news.error, [(each.sweep, each.done) for each in news.listed])
+        if self._wanted == (path, sweep_id) and state != self._seen and not self._closed:
+            self._seen = state
+            self._schedule(lambda: self._publish(news))
+
+    def _read(self, path: Path, sweep_id: str) -> News:
+        if not path.exists() or not path.stat().st_size:  # its driver is about to make it
+            return News([], sweep_id, None)
+        with Store(path, read_only=True) as store:
+            listed = list_sweeps(store)
+            chosen = next((one for one in listed if one.sweep_id == sweep_id), None)
+            chosen = chosen or next(iter(listed), None)
+            if chosen is None:
+                return News(listed, "", None)
+            before = self._seen[3] if self._seen else []
+            if (chosen.sweep, chosen.done) in before:
+                return News(listed, chosen.sweep_id, None)
+            frame = sweep_frame(store, chosen.sweep, crossovers=chosen.done <= CROSSED)
+        return News(listed, chosen.sweep_id, frame)
+
+
+def list_sweeps(store: Store) -> list[Listed]:
+    """The sweeps of a store, the newest first."""
+    return [
+        Listed(row["sweep"], row["sweep_id"], axis_levels(row["record"]), row["total"],
+               row["done"], row["date"])
+        for row in store.sweeps().to_dict("records")
+    ]  # fmt: skip
+
+
+def read_curves(path: Path, rows: list[int], most: int) -> pd.DataFrame:
+    """The curves of some rows, at most so many."""
+    with Store(path, read_only=True) as store:
+        return curve_frame(store, rows[:most])

@@ -1,0 +1,412 @@
+"""Four linked views of a sweep: heat map, scatter, parallel coordinates, residual curves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import pandas as pd
+import panel as pn
+import panel_material_ui as pmui
+
+from lab.later import call_later
+from lab.pages.card import STYLE, escape, grid, text
+from lab.pages.convergence import Schedule, together
+from lab.pages.map_card import SEGMENTS
+from lab.sweeps import curves, heat, parallel, raster, scatter
+from lab.sweeps.card import ViewCard, view_select
+from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
+from lab.sweeps.machines import machines, mixed_words, of_machine
+from lab.sweeps.quantities import Keeper, available
+from lab.sweeps.selection import Selection
+from lab.sweeps.shown import Shown, Tint
+from lab.sweeps.statuses import MARKS
+from lab.sweeps.trials import Indices, Trials, swept
+from lab.sweeps.words import counts_by_status
+from lab.tasks import sentence
+from lab.theme import Palette
+
+LOG = logging.getLogger(__name__)
+
+PACE = 0.35  # seconds between two drawings of a sweep that is still running
+NO_AXIS = "(one row)"
+SHAPES = {
+    "circle": "\N{BLACK CIRCLE}", "square": "\N{BLACK SQUARE}", "diamond": "\N{BLACK DIAMOND}",
+    "triangle": "\N{BLACK UP-POINTING TRIANGLE}", "x": "\N{MULTIPLICATION SIGN}",
+    "inverted_triangle": "\N{BLACK DOWN-POINTING TRIANGLE}", "dash": "\N{EM DASH}",
+}  # fmt: skip
+MARKINGS = (
+    "Hatched: none converged; corner: not all did; dot: not computed yet. Drag to select, click to "
+    "open a cell's middle trial."
+)
+
+
+class SweepViews(pn.viewable.Viewer):
+    """The trials of a sweep, brushed in any view and selected in all.
+
+    `read_curves(rows, most)` gives the columns row, evaluation, seconds and level of these stored
+    rows; with a `schedule` it is called from a thread of its own. `opened(row)` is told which trial
+    a visitor wants to see. Without a `schedule` everything happens at once.
+    """
+
+    def __init__(
+        self,
+        colors: Palette,
+        read_curves: curves.Read,
+        opened: Callable[[int], None],
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.colors, self._read, self._opened = colors, read_curves, opened
+        self._schedule = schedule
+        self.selection = Selection(self._selected)
+        self.heat = heat.Heat(self._brush, lambda index: opened(int(self.trials.rows[index])))
+        self.scatter = scatter.Scatter(self._brush)
+        self.parallel = parallel.Parallel(self._brush)
+        self.curves = curves.Curves(self._brush)
+        self.views = {
+            heat.NAME: self.heat, scatter.NAME: self.scatter, parallel.NAME: self.parallel,
+            curves.NAME: self.curves,
+        }  # fmt: skip
+        self._frame = pd.DataFrame()
+        self._axes: Mapping[str, Sequence[Any]] | Sequence[str] | None = None
+        self._planned: int | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sweep curves")
+        self._request, self._next, self._waiting, self._filling = 0, 0.0, False, False
+        self._compiling = False
+        self._build()
+        for view in self.views.values():
+            view.paint(colors)
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.quantity = view_select("color")
+        self.x, self.y = view_select("across"), view_select("up")
+        self.across, self.up = view_select("across", 150), view_select("up", 150)
+        self.machine = view_select("machine", 420)
+        self.by = pmui.RadioButtonGroup(
+            options={"evaluations": "evaluation", "seconds": "seconds"}, value="evaluation",
+            size="small", color="primary", sx=SEGMENTS, margin=(4, 0, 4, 8),
+        )  # fmt: skip
+        for widget in (self.quantity, self.x, self.y, self.across, self.up):
+            widget.param.watch(lambda _: self._chosen(), "value")
+        self.machine.param.watch(lambda _: self._restrict(), "value")
+        self.by.param.watch(lambda _: self._by_changed(), "value")
+        self.clear = pmui.Button(
+            label="Clear selection", icon="deselect", variant="outlined", size="small",
+            margin=(0, 12, 0, 0), disabled=True,
+        )  # fmt: skip
+        self.clear.on_click(lambda _: self.forget())
+        self.sentence = text("", "lab-verdict")
+        self.how, self.warning = text("", "lab-card-note"), text("", "lab-note", visible=False)
+        self.tiles = text("", "lab-tiles")
+        self.cards = {
+            heat.NAME: ViewCard(
+                "Heat map", [self.heat.figure], [self.quantity, self.x, self.y]
+            ),
+            scatter.NAME: ViewCard(
+                "Trial by trial", [self.scatter.figure], [self.across, self.up]
+            ),
+            parallel.NAME: ViewCard("Parallel coordinates", [self.parallel.figure], []),
+            curves.NAME: ViewCard(
+                "Residual curves", [*self.curves.figures.values()], [self.by]
+            ),
+        }  # fmt: skip
+        self.cards[curves.NAME].panes[1].visible = False
+
+    # -- trials -----------------------------------------------------------------------------------
+
+    def open(
+        self,
+        frame: pd.DataFrame,
+        axes: Mapping[str, Sequence[Any]] | Sequence[str] | None = None,
+        planned: int | None = None,
+    ) -> None:
+        """Show the trials of another sweep; nothing of the last one stays.
+
+        `axes`: the swept columns, or the planned levels of each (default: dotted columns with
+        several levels); `planned`: how many trials there will be. Raises KeyError for an axis that
+        the frame does not have.
+        """
+        self._axes, self._planned = axes, planned
+        self._keepers: dict[str, Keeper] = {}
+        self._measured: dict[str, Measured] = {}
+        self.selection.parts.clear()
+        for view in self.views.values():
+            view.forget()
+        self._take(frame)
+
+    def update(self, frame: pd.DataFrame) -> None:
+        """More trials of the same sweep: selection and axes stay. Drawn a few times a second."""
+        self._frame, wait = frame, self._next - time.monotonic()
+        if wait <= 0 or self._schedule is None:
+            self._take(frame)
+        elif not self._waiting:
+            self._waiting, schedule = True, self._schedule
+            call_later(wait, lambda: schedule(self._catch_up))
+
+    def _catch_up(self) -> None:
+        self._waiting = False
+        self._take(self._frame)
+
+    def _take(self, frame: pd.DataFrame) -> None:
+        started = time.monotonic()
+        self._frame, self._machines = frame, machines(frame)
+        known = [*self._machines]
+        kept = next((w for w in known if self._machines[w] == self._machine_key()), None)
+        with together():
+            self._fill(self.machine, known, kept or next(iter(known), None))
+            self.machine.visible = len(known) > 1
+            self._restrict()
+        # A million trials take longer than the pace: leave the page as much time as they took.
+        took = time.monotonic() - started
+        self._next = started + took + max(PACE, took)
+
+    def _machine_key(self) -> tuple[str, str] | None:
+        return getattr(self, "_machine", None)
+
+    def _restrict(self) -> None:
+        """Keep to the trials of one machine."""
+        if self._filling:
+            return
+        frame = self._frame
+        if len(self._machines) > 1:
+            self._machine = self._machines[self.machine.value]
+            frame = of_machine(frame, self._machine)
+        else:
+            self._machine = next(iter(self._machines.values()), ("", ""))
+        axes = swept(frame) if self._axes is None else self._axes
+        self.trials = Trials(frame, axes)
+        with together():
+            self._offer()
+            self._warn()
+            self._draw()
+
+    def _offer(self) -> None:
+        """What can be chosen of these trials; what was chosen stays, if it is still there."""
+        trials, every = self.trials, self.trials.every_axis
+        quantities = available(trials)
+        first, second = heat.default_axes(trials)
+        names = {axis.label: name for name, axis in every.items()}
+        self._fill(self.quantity, {q.label: n for n, q in quantities.items()}, "num_evals")
+        self._fill(self.x, names, first)
+        self._fill(self.y, names | {NO_AXIS: ""}, second)
+        for name, column in measured(trials).items():
+            self._measured.setdefault(name, column)
+        places = {each.label: name for name, each in self._measured.items()} | names
+        self._fill(self.across, places, "seconds")
+        self._fill(self.up, places, "num_evals")
+
+    def _fill(self, widget: Any, options: Any, otherwise: Any) -> None:
+        """Offer these options; the choice stays if it can."""
+        values = [*options.values()] if isinstance(options, dict) else options
+        value = widget.value if widget.value in values else otherwise
+        if widget.options != options or widget.value != value:
+            self._filling = True
+            try:
+                widget.param.update(options=options, value=value)
+            finally:
+                self._filling = False
+
+    # -- drawing ----------------------------------------------------------------------------------
+
+    def _chosen(self) -> None:
+        """Other axes or colors."""
+        if not self._filling:
+            with together():
+                self._draw()
+
+    def _brush(self, view: str, expression: hv.dim | None, words: str) -> None:
+        """A view was brushed."""
+        self.selection.set(view, expression, words)
+
+    def _selected(self) -> None:
+        """The selection changed, here or in a plot that is linked."""
+        for name, view in self.views.items():
+            if name not in self.selection.parts:
+                view.forget()
+        with together():
+            self._draw()
+
+    def forget(self) -> None:
+        """Select nothing."""
+        for view in self.views.values():
+            view.forget()
+        self.selection.clear()
+
+    def _shown(self) -> Shown:
+        trials, mask = self.trials, self.selection.mask(self.trials)
+        name = self.quantity.value
+        keeper = self._keepers.setdefault(name, Keeper(available(trials)[name]))
+        quantity = keeper.quantity
+        values = np.zeros(0)
+        if quantity.column:
+            order = trials.order(quantity.column)
+            values = trials.values(quantity.column)[order[[0, -1]] if order.size else order]
+        return Shown(trials, mask, Tint(quantity, keeper.hold(values), self.colors))
+
+    def _draw(self) -> None:
+        """Draw everything; the curves follow when they have been read."""
+        shown = self._shown()
+        if shown.trials.count > parallel.MOST_LINES:
+            self._prepare()
+        self._say(shown)
+        axes = shown.trials.every_axis
+        if axes:
+            x = axes[self.x.value]
+            y = axes[self.y.value] if self.y.value and self.y.value != self.x.value else None
+            self.heat.draw(shown, x, y)
+        through = [*map(Levels, shown.trials.axes.values())]
+        through += [self._measured[name] for name in ("num_evals", "seconds")]
+        self.scatter.draw(shown, self._place(self.across.value), self._place(self.up.value))
+        self.parallel.draw(shown, through)
+        self._ask(shown)
+
+    def _prepare(self) -> None:
+        """Have datashader compiled; what needs it is drawn when it is."""
+        schedule = self._schedule
+        if schedule is None:
+            raster.prepare.wait()
+        elif not self._compiling:
+            self._compiling = True
+            raster.prepare(lambda: schedule(self._chosen))
+
+    def _place(self, name: str) -> Column:
+        return self._measured.get(name) or Scattered(self.trials.every_axis[name])
+
+    def _ask(self, shown: Shown) -> None:
+        """Read the curves of the selection, the newest request only."""
+        self._request += 1
+        request, schedule = self._request, self._schedule
+
+        def read() -> tuple[Indices, pd.DataFrame]:
+            index = curves.sample(shown.trials, shown.mask)
+            return index, self._read(shown.trials.rows[index].tolist(), curves.MOST)
+
+        if schedule is None:
+            self._draw_curves(shown, *read())
+            return
+
+        def work() -> None:
+            if request != self._request:
+                return
+            try:
+                found = read()
+            except Exception as error:
+                LOG.exception("The curves of a sweep could not be read.")
+                words = f"The curves could not be read: {sentence(error)}"
+                schedule(lambda: self.cards[curves.NAME].say(words))
+            else:
+                schedule(lambda: self._arrived(request, shown, *found))
+
+        self._reader.submit(work)
+
+    def _arrived(self, request: int, shown: Shown, index: Indices, frame: pd.DataFrame) -> None:
+        if request == self._request:
+            with together():
+                self._draw_curves(shown, index, frame)
+
+    def _draw_curves(self, shown: Shown, index: Indices, frame: pd.DataFrame) -> None:
+        chosen = shown.trials.count if shown.mask is None else int(shown.mask.sum())
+        self.curves.draw(shown, index, frame)
+        self.cards[curves.NAME].say(self.curves.note(shown, chosen))
+
+    def _by_changed(self) -> None:
+        self.curves.by = self.by.value
+        for by, pane in zip(self.curves.figures, self.cards[curves.NAME].panes, strict=True):
+            pane.visible = by == self.by.value
+
+    # -- words ------------------------------------------------------------------------------------
+
+    def _say(self, shown: Shown) -> None:
+        """What is selected, by what, and how it ended."""
+        trials = shown.trials
+        words = self.selection.sentence(trials)
+        if self._planned is not None and trials.count < self._planned:
+            words += f" {trials.count:,} of {self._planned:,} are computed."
+        markup = f"<p role='status' aria-live='polite'>{escape(words)}</p>"
+        _write(self.sentence, markup)
+        how = (
+            f"Selected: {self.selection.words}."
+            if self.selection.parts
+            else ("Drag a box in any view to select trials in all of them.")
+        )
+        _write(self.how, escape(how))
+        self.clear.disabled = not self.selection.parts
+        _write(self.tiles, self._tiles(shown))
+        label = shown.quantity.label
+        unit = " in ms" if shown.quantity.column.endswith("seconds") else ""
+        median = (
+            "fraction of the trials that converged"
+            if shown.quantity.column == ""
+            else (f"median {label}{unit} of the converged trials")
+        )
+        self.cards[heat.NAME].say(f"{median[0].upper()}{median[1:]}. {MARKINGS}")
+        many_ = trials.count > raster.MANY
+        self.cards[scatter.NAME].say(
+            f"Circles: converged{', as a picture of how many lie where' if many_ else ''}. "
+            "Above the dashed line: did not converge."
+        )
+        self.cards[parallel.NAME].say(
+            f"Colors{' as in the heat map' if shown.quantity.column else ' by status'}. "
+            "Drag along an axis to select an interval; click it to take that back."
+        )
+
+    def _tiles(self, shown: Shown) -> str:
+        """A tile for each way to end: its marker, and how many ended so."""
+        counts = counts_by_status(shown.trials, None)
+        mine = counts_by_status(shown.trials, shown.mask)
+        parts = []
+        for name, total in counts.items():
+            mark, some = MARKS[name], mine.get(name, 0)
+            number = f"{total:,}" if shown.mask is None else f"{some:,} of {total:,}"
+            parts.append(
+                f"<span class='tile'><span style='color:{mark.color(shown.colors)}'>"
+                f"{SHAPES[mark.marker]}</span>{escape(mark.word)} <b>{number}</b></span>"
+            )
+        return f"<div class='tiles'>{''.join(parts)}</div>"
+
+    def _warn(self) -> None:
+        """Say that seconds of several machines are not mixed."""
+        words = mixed_words(self._machines, str(self.machine.value).rsplit(" (", 1)[0])
+        _write(self.warning, f"<div class='warning' role='note'>{escape(words)}</div>")
+        self.warning.visible = bool(words)
+
+    # -- colors, end ------------------------------------------------------------------------------
+
+    def paint(self, colors: Palette) -> None:
+        """Take the colors of a theme."""
+        self.colors = colors
+        with together():
+            for view in self.views.values():
+                view.paint(colors)
+            if hasattr(self, "trials"):
+                self._draw()
+
+    def close(self) -> None:
+        """The visitor has left: read no more."""
+        self._request += 1
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        head = pn.Row(
+            self.clear, self.tiles, sizing_mode="stretch_width", margin=(6, 0, 0, 0),
+            stylesheets=[STYLE],
+        )  # fmt: skip
+        return pn.Column(
+            self.warning, self.machine, self.sentence, self.how, head,
+            grid(self.cards[heat.NAME], self.cards[scatter.NAME], name="lab-strip"),
+            grid(self.cards[parallel.NAME], self.cards[curves.NAME], name="lab-strip"),
+            sizing_mode="stretch_width", margin=(12, 0, 0, 0), stylesheets=[STYLE],
+        )  # fmt: skip
+
+
+def _write(pane: Any, markup: str) -> None:
+    if pane.object != markup:
+        pane.object = markup
