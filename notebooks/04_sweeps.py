@@ -47,7 +47,7 @@ from andersonn_core.store.compare import compare
 from andersonn_core.sweeps import Between
 from andersonn_core.sweeps.engines import Slurm
 from andersonn_core.sweeps.file import SweepFile
-from andersonn_core.sweeps.summary import by_point
+from andersonn_core.sweeps.summary import by_point, recommended
 
 torch.set_num_threads(1)
 pn.extension(inline=True)  # figures carry their own JavaScript: nothing is loaded from the internet
@@ -175,7 +175,8 @@ drawing_sweeps.heat_maps(
 # On the left the spreads are as wide as the whole picture, on the right they are narrow, from the
 # same numbers. The orange line is the answer to the question, the **recommended region**, and
 # `with_region` defines it: all points that always converge, whose median ratio is at most 10 %
-# above that of the best, and whose spread overlaps the best one's.
+# above that of the best, and whose spread overlaps the best one's. (`recommended` of the package has
+# the first two of these.)
 
 #
 # On digits, it says: a window of 4 or more, and a mixing well above the usual 1. How large the
@@ -188,6 +189,7 @@ drawing_sweeps.heat_maps(
 
 # %%
 chosen = ratios[ratios["region"]]
+assert set(chosen.index) <= set(recommended(ratios).index)
 winners = on_digits.loc[on_digits.groupby("seed")["num_evals"].idxmin(), ["seed", *axes]]
 print(winners.to_string(index=False))
 
@@ -453,7 +455,8 @@ def sampled(count, base, grid, same, grid_table, more_axes=(), **more):
     frame = drawn.run("serial", store, progress=False)
     best = grid.groupby(same)["num_evals"].min()
     frame = frame.assign(ratio=frame["num_evals"] / frame[same].map(best))
-    order = {point: at for at, point in enumerate(frame.groupby(list(axes), sort=False).groups)}
+    points = frame.sort_values("number")[list(axes)].drop_duplicates().itertuples(index=False)
+    order = {point: at for at, point in enumerate(points)}
     table = with_region(by_point(frame, list(axes), "ratio"), best=grid_table.iloc[0])
     return table.assign(
         sample=[order[point] for point in table[list(axes)].itertuples(index=False)]
