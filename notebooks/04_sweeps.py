@@ -175,8 +175,8 @@ drawing_sweeps.heat_maps(
 # On the left the spreads are as wide as the whole picture, on the right they are narrow, from the
 # same numbers. The orange line is the answer to the question, the **recommended region**, and
 # `with_region` defines it: all points that always converge, whose median ratio is at most 10 %
-# above that of the best, and whose spread overlaps the best one's. (`recommended` of the package has
-# the first two of these.)
+# above that of the best, and whose spread overlaps the best one's. (`recommended` of the package
+# has the first two of these.)
 
 #
 # On digits, it says: a window of 4 or more, and a mixing well above the usual 1. How large the
