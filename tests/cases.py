@@ -313,7 +313,7 @@ def changing_type() -> Case:
     return Case(lambda z: z.tolist(), torch.ones(2, 3))  # type: ignore[arg-type,return-value]
 
 
-# the maps of notebooks/04_failure_museum
+# the maps of notebooks/08_failure_museum
 
 
 def creeping(unit: float, n: int = 20) -> Case:

@@ -2,7 +2,7 @@
 
 The numbers in the names' comments are the rows of section 0 of the study of the peers: torchdeq,
 locuslab/deq and jaxopt. What each of them does is said in the past tense at its test;
-test_peers_exhibits.py asks those that are installed, notebooks/04_failure_museum.py shows the most
+test_peers_exhibits.py asks those that are installed, notebooks/08_failure_museum.py shows the most
 instructive ones. Maps that write into their argument or into one buffer are in test_edge_cases.py
 and test_solve.py, padded traces in test_history.py.
 """
