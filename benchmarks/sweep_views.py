@@ -132,7 +132,8 @@ def serve(port: int) -> None:
     from lab.gate import Gate
     from lab.pauses import spare_imports
     from lab.shell import frame as page
-    from lab.sweeps import SweepViews, raster
+    from lab.sweeps import raster
+    from lab.sweeps.views import SweepViews
     from lab.theme import palette
 
     frame = trials()

@@ -12,7 +12,7 @@ import panel as pn
 import pytest
 
 from lab.own_map import _free_port
-from lab.sweeps import SweepViews, raster
+from lab.sweeps import raster
 from lab.sweeps.cells import Cellwise
 from lab.sweeps.columns import Measured
 from lab.sweeps.curves import sample
@@ -21,6 +21,7 @@ from lab.sweeps.quantities import QUANTITIES, nice_steps
 from lab.sweeps.statuses import MARKS, STATUSES
 from lab.sweeps.strands import Gap, segments, strand
 from lab.sweeps.trials import Trials, swept
+from lab.sweeps.views import SweepViews
 from lab.theme import DARK, LIGHT
 
 AXES = ["method.window", "method.mixing", "problem.batch_size"]

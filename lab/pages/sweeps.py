@@ -19,7 +19,7 @@ from lab.pages.convergence import Schedule, together
 from lab.pages.rail import Rail
 from lab.pages.sweep_cards import MOST_FAILED, SetupCard, StoreCard
 from lab.pages.visitor import Visitor
-from lab.sweeps import SweepViews
+from lab.sweeps.views import SweepViews
 from lab.sweeps.answers import QUESTION, THEORY, headline, setting, status
 from lab.sweeps.folder import OWN, path_of, stores
 from lab.sweeps.jobs import JOBS, Job, Jobs, Refused
