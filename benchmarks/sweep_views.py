@@ -133,6 +133,7 @@ def serve(port: int) -> None:
     from lab.pauses import spare_imports
     from lab.shell import frame as page
     from lab.sweeps import raster
+    from lab.sweeps.sheet import Sheet
     from lab.sweeps.views import SweepViews
     from lab.theme import palette
 
@@ -154,7 +155,7 @@ def serve(port: int) -> None:
 
     def views(schedule: Any) -> SweepViews:
         made = SweepViews(palette(False), curves, print, schedule)
-        made.open(frame, ["method.window", "method.mixing", "problem.batch_size"])
+        made.open(Sheet(frame, ["method.window", "method.mixing", "problem.batch_size"]))
         return made
 
     def linked() -> Any:

@@ -31,6 +31,10 @@ class Column(Protocol):
     measured: bool  # has no place for a trial that did not converge
     span: tuple[float, float]
 
+    def look(self, trials: Trials) -> None:
+        """Widen the span to where these trials lie."""
+        ...
+
     def places(self, trials: Trials) -> Floats:
         """Where each trial lies; NaN: nowhere."""
         ...
@@ -56,6 +60,9 @@ class Levels:
     def __init__(self, axis: Axis, margin: float = 0.0) -> None:
         self.axis, self.name, self.label, self.margin = axis, axis.name, axis.label, margin
         self.span = (-0.5, len(axis.levels) - 0.5)
+
+    def look(self, trials: Trials) -> None:
+        """Nothing to widen: all levels have their place."""
 
     def places(self, trials: Trials) -> Floats:
         """The number of each trial's level."""
@@ -106,8 +113,8 @@ class Measured:
         self.span = (0.0, 1.0)
         self._low, self._high = math.inf, -math.inf
 
-    def places(self, trials: Trials) -> Floats:
-        """The decimal logarithm; NaN where it is not known. Widens the span."""
+    def look(self, trials: Trials) -> None:
+        """Widen the span to the converged trials' values, or to all where none converged."""
         logs, order = trials.logs(self.name), trials.order(self.name)
         known = logs[order[[0, -1]]] if order.size else logs  # none converged: of all
         known = known[np.isfinite(known)]
@@ -116,7 +123,10 @@ class Measured:
             self._high = max(self._high, float(known.max()))
             steps = nice_steps(10.0**self._low, 10.0**self._high)
             self.span = (math.log10(steps[0]), math.log10(steps[-1]))
-        return logs
+
+    def places(self, trials: Trials) -> Floats:
+        """The decimal logarithm; NaN where it is not known."""
+        return trials.logs(self.name)
 
     def ticks(self) -> dict[float, str]:
         """1-2-5 steps, or decades."""
