@@ -20,7 +20,19 @@ from lab.sweeps.trials import Axis, Floats, Trials
 MOST_TICKS = 12
 JITTER = 0.28  # of the distance between two levels, where many trials share one
 GOLDEN = 0.6180339887498949
-DID_NOT = hv.dim("status") != "CONVERGED"
+
+
+class Of(hv.dim):  # type: ignore[misc]
+    """A trial's value in a column, for selection expressions.
+
+    HoloViews lists all methods of NumPy at each access to an attribute of a `dim`, should it be
+    one of them: 30 to 80 ms for the expression of one brush.
+    """
+
+    __getattribute__ = object.__getattribute__
+
+
+DID_NOT = Of("status") != "CONVERGED"
 
 
 class Column(Protocol):
@@ -79,7 +91,7 @@ class Levels:
         last = min(math.floor(high + self.margin), len(self.axis.levels) - 1)
         if first > last:
             return None
-        column, levels = hv.dim(self.name), self.axis.levels[first : last + 1]
+        column, levels = Of(self.name), self.axis.levels[first : last + 1]
         texts = [self.axis.texts[k] for k in (first, last)]
         words = f"{self.label} {texts[0]}" + (f" to {texts[1]}" if last > first else "")
         if self.axis.numeric:
@@ -135,14 +147,14 @@ class Measured:
 
     def within(self, low: float, high: float) -> tuple[hv.dim, str] | None:
         """The converged trials with a value in an interval."""
-        first, last, column = 10.0**low, 10.0**high, hv.dim(self.name)
+        first, last, column = 10.0**low, 10.0**high, Of(self.name)
         words = f"{self.label} {self.quantity.text(first)} to {self.quantity.text(last)}"
-        chosen = (column >= first) & (column <= last) & (hv.dim("status") == "CONVERGED")
+        chosen = (column >= first) & (column <= last) & (Of("status") == "CONVERGED")
         return chosen, words
 
     def reaching(self, low: float, high: float) -> hv.dim | None:
         """The trials in an interval; beyond the span's low end lie those without a value."""
-        column = hv.dim(self.name)
+        column = Of(self.name)
         below, above = column < 10.0**low, column > 10.0**high
         if low <= self.span[0]:
             return None if high < self.span[0] else ~above

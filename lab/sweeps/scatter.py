@@ -7,7 +7,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 from bokeh.models import HoverTool, LogColorMapper, Range1d
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from lab.figures.base import bare_figure, columns, ramp, tooltip
 from lab.sweeps import raster
 from lab.sweeps.brush import Box, Brushable, Region, WordTicks, fit
-from lab.sweeps.columns import Column
+from lab.sweeps.columns import Column, Of
 from lab.sweeps.shown import Brush, Shown
 from lab.sweeps.statuses import MARKS, STATUSES
 from lab.sweeps.trials import Floats, Indices, Trials
@@ -243,7 +242,7 @@ class Scatter:
         rows = [status for status in self._rows if bottom <= self._height(status) <= top]
         reaching = x.reaching(left, right)
         if rows and reaching is not None:
-            ended = [hv.dim("status") == STATUSES[status] for status in rows]
+            ended = [Of("status") == STATUSES[status] for status in rows]
             parts.append(functools.reduce(operator.or_, ended) & reaching)
             words.append(" or ".join(MARKS[STATUSES[status]].word for status in rows))
         if parts:
