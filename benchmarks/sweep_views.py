@@ -132,7 +132,9 @@ def serve(port: int) -> None:
     from lab.gate import Gate
     from lab.pauses import spare_imports
     from lab.shell import frame as page
-    from lab.sweeps import SweepViews, raster
+    from lab.sweeps import raster
+    from lab.sweeps.sheet import Sheet
+    from lab.sweeps.views import SweepViews
     from lab.theme import palette
 
     frame = trials()
@@ -153,7 +155,7 @@ def serve(port: int) -> None:
 
     def views(schedule: Any) -> SweepViews:
         made = SweepViews(palette(False), curves, print, schedule)
-        made.open(frame, ["method.window", "method.mixing", "problem.batch_size"])
+        made.open(Sheet(frame, ["method.window", "method.mixing", "problem.batch_size"]))
         return made
 
     def linked() -> Any:

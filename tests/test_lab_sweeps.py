@@ -71,7 +71,7 @@ def visit() -> Iterator[Callable[..., tuple[Sweeps, queue.Queue]]]:
 
 
 def rows_of(page: Sweeps) -> int:
-    return 0 if page.frame is None else len(page.frame)
+    return 0 if page.sheet is None else len(page.sheet.frame)
 
 
 def test_the_first_visitor_of_an_empty_store_sees_a_sweep_run(visit):
@@ -94,7 +94,7 @@ def test_another_visitor_sees_the_same_rows_and_begins_nothing(visit):
     second.show()
     run_until(lambda: rows_of(second) == 12, calls)
     assert second.job is first.job and second.sweep_id == first.sweep_id
-    pd.testing.assert_frame_equal(first.frame, second.frame)
+    assert second.sheet is first.sheet  # read once for all
 
 
 def test_a_sweep_of_a_terminal_is_watched_while_it_runs(visit, folder):
@@ -231,7 +231,7 @@ def test_a_cell_opens_its_solve_on_the_convergence_page(visit):
     run_until(lambda: rows_of(page) == 12, calls)
     taken = []
     page.opened = taken.append
-    row = page.frame[page.frame["method.window"] == 3].iloc[0]
+    row = page._rows()[page._rows()["method.window"] == 3].iloc[0]
     page._open_row(int(row["row"]))
     (values,) = taken
     assert (values["problem"], values["window"]) == ("tanh", 3)
@@ -243,7 +243,7 @@ def test_exports_hold_every_row_and_the_report_needs_no_network(visit):
     page.show()
     run_until(lambda: rows_of(page) == 12, calls)
     again = pd.read_csv(page._csv())
-    assert list(again) == list(page.frame) and len(again) == 12
+    assert list(again) == list(page._rows()) and len(again) == 12
     assert len(pd.read_parquet(page._parquet())) == 12
     report = page._html().getvalue().decode()
     assert "Best of 6 settings" in report and page._card().spec_id in report

@@ -12,15 +12,17 @@ import panel as pn
 import pytest
 
 from lab.own_map import _free_port
-from lab.sweeps import SweepViews, raster
+from lab.sweeps import raster
 from lab.sweeps.cells import Cellwise
 from lab.sweeps.columns import Measured
 from lab.sweeps.curves import sample
 from lab.sweeps.parallel import MOST_LINES
 from lab.sweeps.quantities import QUANTITIES, nice_steps
+from lab.sweeps.sheet import Sheet
 from lab.sweeps.statuses import MARKS, STATUSES
 from lab.sweeps.strands import Gap, segments, strand
 from lab.sweeps.trials import Trials, swept
+from lab.sweeps.views import SweepViews
 from lab.theme import DARK, LIGHT
 
 AXES = ["method.window", "method.mixing", "problem.batch_size"]
@@ -79,7 +81,7 @@ def views(frame):
     opened: list[int] = []
     shown = SweepViews(LIGHT, levels(frame), opened.append)
     shown.opened = opened
-    shown.open(frame, AXES)
+    shown.open(Sheet(frame, AXES))
     yield shown
     shown.close()
 
@@ -129,7 +131,7 @@ def test_cells_count_every_trial_once_by_its_status(frame):
 
 def test_the_order_of_the_rows_does_not_matter(frame, views):
     other = SweepViews(LIGHT, levels(frame), lambda row: None)
-    other.open(frame.sample(frac=1.0, random_state=3), AXES)
+    other.open(Sheet(frame.sample(frac=1.0, random_state=3), AXES))
     for each in (views, other):
         each.heat._brushed((0.8, 3.2, -0.4, 1.4))
         each.scatter._brushed((-2.5, -1.2, 1.0, 1.7))
@@ -217,9 +219,8 @@ def test_a_click_on_a_cell_opens_the_trial_in_its_middle(frame, views):
 
 
 def test_cells_without_a_converged_trial_are_hatched_and_cells_to_come_have_a_dot(frame, views):
-    views.open(
-        frame[frame["method.window"] < 6], dict(zip(AXES, (WINDOWS, MIXINGS, BATCHES), strict=True))
-    )
+    planned = dict(zip(AXES, (WINDOWS, MIXINGS, BATCHES), strict=True))
+    views.open(Sheet(frame[frame["method.window"] < 6], planned))
     cells = pd.DataFrame(dict(views.heat.cells.data))
     lost = list(zip(*(data(views.heat.lost, name) for name in "xy"), strict=True))
     assert lost == [(0, 2)]  # window 1, mixing 1
@@ -266,7 +267,7 @@ def test_at_most_200_curves_the_fastest_and_the_slowest_among_them():
 
 def test_seconds_of_two_machines_are_not_mixed_and_the_page_says_so(frame, views):
     both = frame.assign(device=np.where(frame["seed"] == 0, "H200", "Xeon"))
-    views.open(both, AXES)
+    views.open(Sheet(both, AXES))
     assert rows(views) == rows_where(both, "device == 'Xeon'")
     assert "2 machines" in views.warning.object and views.machine.visible
     views.heat._brushed((0.6, 2.4, -0.4, 2.4))
@@ -284,17 +285,17 @@ def test_a_status_that_is_none_is_refused(frame):
 
 def test_more_trials_keep_selection_axes_and_colors(frame, views):
     planned = dict(zip(AXES, (WINDOWS, MIXINGS, BATCHES), strict=True))
-    views.open(frame.iloc[:40], planned, planned=len(frame))
+    views.open(Sheet(frame.iloc[:40], planned), planned=len(frame))
     assert f"40 of {len(frame)} are computed" in views.sentence.object
     views.heat._brushed((0.6, 2.4, -0.4, 2.4))
     spans = [(each.start, each.end) for each in (views.heat.x, views.heat.y)]
     wide = views._measured["num_evals"].span
-    views.update(frame.iloc[:90])
+    views.update(Sheet(frame.iloc[:90], planned))
     assert rows(views) == rows_where(frame.iloc[:90], "2 <= window <= 3")
     assert [(each.start, each.end) for each in (views.heat.x, views.heat.y)] == spans
     now = views._measured["num_evals"].span
     assert now[0] <= wide[0] and now[1] >= wide[1]
-    views.update(frame)
+    views.update(Sheet(frame, planned))
     assert rows(views) == rows_where(frame, "2 <= window <= 3")
     assert views.heat.region.box.visible
 
@@ -313,7 +314,7 @@ def test_odd_sweeps_are_shown_too(frame, views, case):
         frame, axes = frame.assign(method=names), ["method", "method.window"]
     else:
         frame = frame.iloc[:1]
-    views.open(frame, axes)
+    views.open(Sheet(frame, axes))
     words = re.sub("<[^>]*>", "", views.sentence.object)
     assert words.startswith("No trial" if case == "empty" else f"{len(frame)} trial")
     assert ("none converged" in words) == (case == "failed")
@@ -340,7 +341,7 @@ def test_datashader_counts_every_point_and_the_picture_has_lines_of_every_kind()
     assert raster.MANY > MOST_LINES
     frame = made(seeds=600)
     views = SweepViews(LIGHT, levels(frame.iloc[:0]), lambda row: None)
-    views.open(frame, AXES)
+    views.open(Sheet(frame, AXES))
     (image,) = views.scatter.picture.data["image"]
     assert image.sum() == (frame["status"] == "CONVERGED").sum()
     (lines,) = views.parallel.picture.data["image"]
@@ -390,7 +391,7 @@ def test_a_box_dragged_over_the_heat_map_selects_in_all_views_and_in_words(page,
 
         schedule = Gate(pn.state.curdoc)
         views = SweepViews(LIGHT, levels(frame), lambda row: None, schedule)
-        views.open(frame, AXES)
+        views.open(Sheet(frame, AXES))
         schedule.shut()
         return views
 

@@ -14,11 +14,10 @@ from lab.pages.card import STYLE, Card, escape, text
 from lab.pages.shelf import card_table
 from lab.sweeps.answers import short
 from lab.sweeps.folder import schedulers
-from lab.sweeps.reading import Listed
+from lab.sweeps.library import Listed
 from lab.sweeps.setup import MOST_AXES, SweepSetup
 
 HERE, PROCESSES, NONE, NOTHING = "this process", "processes", "(no axis)", "(nothing)"
-MOST_FAILED = 20  # failed trials that are listed
 
 
 class SetupCard(Card):

@@ -11,21 +11,24 @@ import panel as pn
 import panel_material_ui as pmui
 
 from andersonn_core import KnobError, RunCard, SolveSpec
-from andersonn_core.store import FAILED, Store, StoreError
+from andersonn_core.store import Store, StoreError
 from andersonn_core.store.compare import compare
+from andersonn_core.sweeps.frames import sweep_frame
 from lab.controls import Controls, values_of
 from lab.pages.card import STYLE, escape, grid, text
 from lab.pages.convergence import Schedule, together
 from lab.pages.rail import Rail
-from lab.pages.sweep_cards import MOST_FAILED, SetupCard, StoreCard
+from lab.pages.sweep_cards import SetupCard, StoreCard
 from lab.pages.visitor import Visitor
-from lab.sweeps import SweepViews
-from lab.sweeps.answers import QUESTION, THEORY, headline, setting, status
+from lab.sweeps.answers import QUESTION, THEORY, status
 from lab.sweeps.folder import OWN, path_of, stores
 from lab.sweeps.jobs import JOBS, Job, Jobs, Refused
-from lab.sweeps.reading import Listed, News, Reader, read_curves
+from lab.sweeps.library import CROSSED, Listed
+from lab.sweeps.reading import News, Reader, read_curves
 from lab.sweeps.report import report
 from lab.sweeps.setup import ASK, SweepSetup, axis_choices
+from lab.sweeps.sheet import Sheet
+from lab.sweeps.views import SweepViews
 from lab.theme import Palette
 
 
@@ -90,7 +93,7 @@ class Sweeps(pn.viewable.Viewer):
         self.store, self.sweep_id, self.notice, self._asked = OWN, "", "", ""
         self._unread = ""  # why the store could not be read
         self.listed: list[Listed] = []
-        self.frame: pd.DataFrame | None = None
+        self.sheet: Sheet | None = None
         self._drawn = ""  # the sweep that the views show
         self.visitor = Visitor(width=0, height=0, margin=0)
         self.answer = SweepAnswer(lambda: schedule(self.start), lambda: schedule(self.stop))
@@ -156,7 +159,7 @@ class Sweeps(pn.viewable.Viewer):
         self._follow()
 
     def _follow(self) -> None:
-        self.frame = None
+        self.sheet = None
         self.reader.follow(path_of(self.store), self.sweep_id)
         self._tell()
         self.changed()
@@ -200,26 +203,21 @@ class Sweeps(pn.viewable.Viewer):
         with together():
             self.listed, self.sweep_id = news.listed, news.sweep_id or self.sweep_id
             self._unread = news.error
-            if news.frame is not None and self.present is not None:
-                self.frame = news.frame
-                self._draw(self.present)
+            if news.sheet is not None and self.present is not None:
+                self.sheet = news.sheet
+                self._draw(news.sheet, self.present)
             self.stores.offer(stores(), self.store, self.listed, self.sweep_id)
             self._tell()
         self.changed()
 
-    def _draw(self, present: Listed) -> None:
-        frame, axes = self.frame, present.axes
-        assert frame is not None
-        if self._drawn == present.sweep_id and len(frame):
-            self.views.update(frame)
+    def _draw(self, sheet: Sheet, present: Listed) -> None:
+        if self._drawn == present.sweep_id and len(sheet.frame):
+            self.views.update(sheet)
         else:
             self._drawn = present.sweep_id
-            self.views.open(frame, axes, present.total)
-        self.answer.say(*headline(frame, [*axes]))
-        failed = frame[frame["status"] == FAILED]
-        rows = [(f"{setting(row, [*axes])}, seed {row['seed']}", str(row["reason"]))
-                for _, row in failed.head(MOST_FAILED).iterrows()]  # fmt: skip
-        self.stores.show_failed(rows, len(failed))
+            self.views.open(sheet, present.total)
+        self.answer.say(*sheet.answer)
+        self.stores.show_failed(sheet.failures, sheet.num_failed)
 
     def _tell(self) -> None:
         try:
@@ -236,7 +234,12 @@ class Sweeps(pn.viewable.Viewer):
         return read_curves(path_of(self.store), [int(row) for row in rows], most)
 
     def _rows(self) -> pd.DataFrame:
-        return pd.DataFrame() if self.frame is None else self.frame
+        """All columns of the sweep that is shown."""
+        if self.present is None:
+            return pd.DataFrame()
+        with Store(path_of(self.store), read_only=True) as store:
+            crossovers = self.present.done <= CROSSED
+            return sweep_frame(store, self.present.sweep, crossovers)
 
     def _csv(self) -> io.BytesIO:
         return io.BytesIO(self._rows().to_csv(index=False).encode())
@@ -252,10 +255,10 @@ class Sweeps(pn.viewable.Viewer):
 
     def _card(self) -> RunCard | None:
         """The run card of the first trial that is shown."""
-        if self.frame is None or self.frame.empty:
+        if self.sheet is None or self.sheet.frame.empty:
             return None
         with Store(path_of(self.store), read_only=True) as store:
-            return store.card(int(self.frame["row"].iloc[0]))
+            return store.card(int(self.sheet.frame["row"].iloc[0]))
 
     def _compare(self, name: str) -> str:
         try:

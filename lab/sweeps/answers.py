@@ -8,6 +8,7 @@ import pandas as pd
 
 from andersonn_core.sweeps.summary import by_point, recommended
 from lab.sweeps.jobs import Job
+from lab.sweeps.statuses import MARKS
 
 QUESTION = "Which settings, and how sure are we?"
 THEORY = (
@@ -17,7 +18,6 @@ THEORY = (
     "the best one's, with the spread that the seeds leave. Every trial has a run card and can be "
     "run again."
 )
-MOST_SETTINGS = 4000  # settings up to which the answer is computed for each new picture
 NEAR = 0.1
 
 
@@ -82,9 +82,7 @@ def _failures(frame: pd.DataFrame) -> str:
     bad = {name: count for name, count in counts.items() if name not in ("CONVERGED", "FINISHED")}
     if not bad:
         return "All trials converged." if "num_evals" in frame else ""
-    words = ", ".join(
-        f"{count:,} {str(name).lower().replace('_', ' ')}" for name, count in bad.items()
-    )
+    words = ", ".join(f"{count:,} {MARKS[name].word}" for name, count in bad.items())
     return f"Of {len(frame):,} trials {words}."
 
 

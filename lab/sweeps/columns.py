@@ -20,7 +20,19 @@ from lab.sweeps.trials import Axis, Floats, Trials
 MOST_TICKS = 12
 JITTER = 0.28  # of the distance between two levels, where many trials share one
 GOLDEN = 0.6180339887498949
-DID_NOT = hv.dim("status") != "CONVERGED"
+
+
+class Of(hv.dim):  # type: ignore[misc]
+    """A trial's value in a column, for selection expressions.
+
+    HoloViews lists all methods of NumPy at each access to an attribute of a `dim`, should it be
+    one of them: 30 to 80 ms for the expression of one brush.
+    """
+
+    __getattribute__ = object.__getattribute__
+
+
+DID_NOT = Of("status") != "CONVERGED"
 
 
 class Column(Protocol):
@@ -30,6 +42,10 @@ class Column(Protocol):
     label: str
     measured: bool  # has no place for a trial that did not converge
     span: tuple[float, float]
+
+    def look(self, trials: Trials) -> None:
+        """Widen the span to where these trials lie."""
+        ...
 
     def places(self, trials: Trials) -> Floats:
         """Where each trial lies; NaN: nowhere."""
@@ -57,6 +73,9 @@ class Levels:
         self.axis, self.name, self.label, self.margin = axis, axis.name, axis.label, margin
         self.span = (-0.5, len(axis.levels) - 0.5)
 
+    def look(self, trials: Trials) -> None:
+        """Nothing to widen: all levels have their place."""
+
     def places(self, trials: Trials) -> Floats:
         """The number of each trial's level."""
         return trials.every_axis[self.name].codes.astype(float)
@@ -72,7 +91,7 @@ class Levels:
         last = min(math.floor(high + self.margin), len(self.axis.levels) - 1)
         if first > last:
             return None
-        column, levels = hv.dim(self.name), self.axis.levels[first : last + 1]
+        column, levels = Of(self.name), self.axis.levels[first : last + 1]
         texts = [self.axis.texts[k] for k in (first, last)]
         words = f"{self.label} {texts[0]}" + (f" to {texts[1]}" if last > first else "")
         if self.axis.numeric:
@@ -106,8 +125,8 @@ class Measured:
         self.span = (0.0, 1.0)
         self._low, self._high = math.inf, -math.inf
 
-    def places(self, trials: Trials) -> Floats:
-        """The decimal logarithm; NaN where it is not known. Widens the span."""
+    def look(self, trials: Trials) -> None:
+        """Widen the span to the converged trials' values, or to all where none converged."""
         logs, order = trials.logs(self.name), trials.order(self.name)
         known = logs[order[[0, -1]]] if order.size else logs  # none converged: of all
         known = known[np.isfinite(known)]
@@ -116,7 +135,10 @@ class Measured:
             self._high = max(self._high, float(known.max()))
             steps = nice_steps(10.0**self._low, 10.0**self._high)
             self.span = (math.log10(steps[0]), math.log10(steps[-1]))
-        return logs
+
+    def places(self, trials: Trials) -> Floats:
+        """The decimal logarithm; NaN where it is not known."""
+        return trials.logs(self.name)
 
     def ticks(self) -> dict[float, str]:
         """1-2-5 steps, or decades."""
@@ -125,14 +147,14 @@ class Measured:
 
     def within(self, low: float, high: float) -> tuple[hv.dim, str] | None:
         """The converged trials with a value in an interval."""
-        first, last, column = 10.0**low, 10.0**high, hv.dim(self.name)
+        first, last, column = 10.0**low, 10.0**high, Of(self.name)
         words = f"{self.label} {self.quantity.text(first)} to {self.quantity.text(last)}"
-        chosen = (column >= first) & (column <= last) & (hv.dim("status") == "CONVERGED")
+        chosen = (column >= first) & (column <= last) & (Of("status") == "CONVERGED")
         return chosen, words
 
     def reaching(self, low: float, high: float) -> hv.dim | None:
         """The trials in an interval; beyond the span's low end lie those without a value."""
-        column = hv.dim(self.name)
+        column = Of(self.name)
         below, above = column < 10.0**low, column > 10.0**high
         if low <= self.span[0]:
             return None if high < self.span[0] else ~above

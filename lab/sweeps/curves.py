@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import holoviews as hv
 import numpy as np
 import pandas as pd
 from bokeh.models import CustomJSTickFormatter, HoverTool, Range1d
@@ -14,6 +13,7 @@ from bokeh.models import CustomJSTickFormatter, HoverTool, Range1d
 from andersonn_core.words import seconds_text
 from lab.figures.base import bare_figure, columns, decades, durations, tooltip
 from lab.sweeps.brush import Box, Brushable, Region, fit
+from lab.sweeps.columns import Of
 from lab.sweeps.shown import Brush, Shown, trial_colors
 from lab.sweeps.trials import Indices, Mask, Trials
 from lab.sweeps.words import many
@@ -159,7 +159,7 @@ class Curves:
         words = (
             f"{many(len(rows), 'curve')} with a residual of {bottom:.0e} to {top:.0e} at {where}"
         )
-        self._brush(NAME, hv.dim("row").isin(rows), words)
+        self._brush(NAME, Of("row").isin(rows), words)
 
     def forget(self) -> None:
         """Nothing is brushed here any longer."""

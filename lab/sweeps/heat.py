@@ -47,7 +47,7 @@ class Heat:
 
     def __init__(self, brush: Brush, opened: Callable[[int], None]) -> None:
         self._brush, self._opened = brush, opened
-        self._cellwise: tuple[tuple[Any, ...], Cellwise] | None = None
+        self._cellwise: Cellwise | None = None
         self._levels: tuple[Levels, Levels | None] | None = None
         self._shown: Shown | None = None
         self.x, self.y = Range1d(-0.5, 0.5), Range1d(-0.5, 0.5)
@@ -93,7 +93,9 @@ class Heat:
         return plot
 
     def _color_bar(self) -> None:
-        self.mappers = LogColorMapper(palette=["#000000"]), LinearColorMapper(palette=["#000000"])
+        # without ends of its own, a mapper takes them from data, and warns where there are none
+        black: dict[str, Any] = dict(palette=["#000000"], low=1, high=10)
+        self.mappers = LogColorMapper(**black), LinearColorMapper(**black)
         self.formatter = CustomJSTickFormatter(args={"words": []}, code=TICKS)
         self.bar = ColorBar(
             color_mapper=self.mappers[0], width=9, height="auto", padding=2, label_standoff=5,
@@ -132,10 +134,9 @@ class Heat:
 
     def _cells_of(self, shown: Shown, x: Axis, y: Axis | None) -> Cellwise:
         column = shown.quantity.column
-        key = (shown.trials, x.name, None if y is None else y.name, column)
-        if self._cellwise is None or self._cellwise[0] != key:
-            self._cellwise = key, Cellwise(shown.trials, x, y, column)
-        return self._cellwise[1]
+        key = ("cells", x.name, None if y is None else y.name, column)
+        self._cellwise = shown.trials.shared(key, lambda: Cellwise(shown.trials, x, y, column))
+        return self._cellwise
 
     def _lay_out(self) -> None:
         assert self._levels is not None
@@ -235,7 +236,7 @@ class Heat:
         """Open the trial in the middle of a cell."""
         if self._shown is None or self._cellwise is None or event.x is None or event.y is None:
             return
-        place, cellwise = (round(event.x), round(event.y)), self._cellwise[1]
+        place, cellwise = (round(event.x), round(event.y)), self._cellwise
         if not all(0 <= k < n for k, n in zip(place, cellwise.shape, strict=True)):
             return
         index = cellwise.typical(place, self._shown.mask)

@@ -56,9 +56,6 @@ class Parallel:
         self._brush = brush
         self.columns: Sequence[Column] = ()
         self.ranges: dict[str, tuple[float, float]] = {}  # column -> heights that are selected
-        self._strands: tuple[Any, list[Strand]] = (None, [])
-        self._shades: tuple[Any, NDArray[np.float32]] = (None, np.zeros(0, np.float32))
-        self._gaps: tuple[Any, list[Gap]] = (None, [])
         self._back: Any = None  # what the pale layer was drawn from
         self.x, self.y = Range1d(-SIDE, 1 + SIDE), Range1d(-0.06, 1.03)
         self.lines, self.pale = columns(*LINES), columns("x", "y")
@@ -135,12 +132,12 @@ class Parallel:
             self._draw_picture(shown, strands)
 
     def _all_strands(self, trials: Trials) -> list[Strand]:
-        spans = [(column.name, column.span) for column in self.columns]
-        if self._strands[0] != (trials, spans):
-            made = [strand(column, trials) for column in self.columns]
-            # A measured column widens its span as it looks at its trials.
-            self._strands = (trials, [(each.name, each.span) for each in self.columns]), made
-        return self._strands[1]
+        for column in self.columns:
+            column.look(trials)
+        spans = tuple((column.name, column.span) for column in self.columns)
+        return trials.shared(
+            ("strands", spans), lambda: [strand(column, trials) for column in self.columns]
+        )
 
     def _lay_out(self, shown: Shown) -> None:
         """Axes, their ticks and levels."""
@@ -197,29 +194,25 @@ class Parallel:
 
     def _draw_picture(self, shown: Shown, strands: Sequence[Strand]) -> None:
         box = (-SIDE, len(strands) - 1 + 0.12, -0.06, 1.03)
-        if self._gaps[0] is not strands:
-            pairs = zip(strands, strands[1:], strict=False)
-            self._gaps = strands, [Gap(one, other) for one, other in pairs]
-        gaps = self._gaps[1]
+        spans = tuple((column.name, column.span) for column in self.columns)
+        gaps = shown.trials.shared(("gaps", spans), lambda: [*map(Gap, strands, strands[1:])])
         if self._back is not strands and shown.mask is not None:
             self._back = strands
-            weight = raster.lines(segments(gaps, None, None), (), box).weight
-            self.pale_picture.data = _image(np.where(weight > 0, opacity(weight) + 1, 0), box)
+            pale = shown.trials.shared(("pale lines", spans), lambda: _pale(gaps, box))
+            self.pale_picture.data = _image(pale, box)
         self.pale_image.visible = self._back is strands and shown.mask is not None
         self._clear(self.lines, self.pale)
         self._palettes(shown)
-        self.picture.data = _image(picture(shown, gaps, self._shades_of(shown), box), box)
-
-    def _shades_of(self, shown: Shown) -> NDArray[np.float32] | None:
-        """The shade of each converged trial, by the quantity; None if it is not one of trials."""
-        column, scale = shown.quantity.column, shown.tint.scale
-        if not column:
-            return None
-        key = shown.trials, column, scale.low, scale.high
-        if self._shades[0] != key:
-            index = shown.tint.index(shown.trials.values(column)[shown.trials.reached])
-            self._shades = key, np.round(index * ((SHADES - 1) / (COLORS - 1))).astype(np.float32)
-        return self._shades[1]
+        scale = shown.tint.scale
+        drawn = (
+            shown.trials.shared(
+                ("lines", spans, shown.quantity.column, scale.low, scale.high),
+                lambda: picture(shown, gaps, _shades(shown), box),
+            )
+            if shown.mask is None
+            else picture(shown, gaps, _shades(shown), box)
+        )
+        self.picture.data = _image(drawn, box)
 
     def _palettes(self, shown: Shown) -> None:
         colors, tint = shown.colors, shown.tint
@@ -300,6 +293,25 @@ class Parallel:
             if column.name in self.ranges
         ]
         self.bars.data = _table(("x", "low", "high"), rows)
+
+
+def _shades(shown: Shown) -> NDArray[np.float32] | None:
+    """The shade of each converged trial, by the quantity; None if it is not one of trials."""
+    trials, column, scale = shown.trials, shown.quantity.column, shown.tint.scale
+    if not column:
+        return None
+
+    def made() -> NDArray[np.float32]:
+        index = shown.tint.index(trials.values(column)[trials.reached])
+        return np.round(index * ((SHADES - 1) / (COLORS - 1))).astype(np.float32)
+
+    return trials.shared(("shades", column, scale.low, scale.high), made)
+
+
+def _pale(gaps: Sequence[Gap], box: Box) -> NDArray[Any]:
+    """All trials' lines, by how many lie where."""
+    weight = raster.lines(segments(gaps, None, None), (), box).weight
+    return np.where(weight > 0, opacity(weight) + 1, 0)
 
 
 def _veil(color: str, opacity: float) -> str:

@@ -1,9 +1,9 @@
-"""What a page shows of a store, read in a thread of its own and again whenever it has grown."""
+"""What a page shows of a store, looked up in a thread of its own, again when it has grown."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,38 +11,20 @@ from typing import Any
 import pandas as pd
 
 from andersonn_core.store import Store, StoreError
-from andersonn_core.sweeps.frames import curve_frame, sweep_frame
-from andersonn_core.sweeps.plan import axis_levels
+from andersonn_core.sweeps.frames import curve_frame
+from lab.sweeps.library import LIBRARY, Listed
+from lab.sweeps.sheet import Sheet
 
 POLL = 0.5  # seconds between two looks at whether a sweep has grown
-CROSSED = 2000  # trials up to which crossovers are computed for the page
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A sweep of a store."""
-
-    sweep: int
-    sweep_id: str
-    axes: dict[str, list[object]]
-    total: int
-    done: int
-    date: str
-
-    @property
-    def label(self) -> str:
-        """How a person tells it from the others."""
-        names = " x ".join(name.partition(".")[2] or name for name in self.axes) or "one point"
-        return f"{names}, {self.total:,} trials, {self.date[:19].replace('T', ' ')}"
 
 
 @dataclass(frozen=True)
 class News:
-    """What was read; `frame` is None where the sweep has not changed."""
+    """What was read; `sheet` is None where the sweep has not changed."""
 
     listed: list[Listed]
     sweep_id: str
-    frame: pd.DataFrame | None
+    sheet: Sheet | None
     error: str = ""
 
 
@@ -95,26 +77,20 @@ class Reader:
     def _read(self, path: Path, sweep_id: str) -> News:
         if not path.exists() or not path.stat().st_size:  # its driver is about to make it
             return News([], sweep_id, None)
-        with Store(path, read_only=True) as store:
-            listed = list_sweeps(store)
-            chosen = next((one for one in listed if one.sweep_id == sweep_id), None)
-            chosen = chosen or next(iter(listed), None)
-            if chosen is None:
-                return News(listed, "", None)
-            before = self._seen[3] if self._seen else []
-            if (chosen.sweep, chosen.done) in before:
-                return News(listed, chosen.sweep_id, None)
-            frame = sweep_frame(store, chosen.sweep, crossovers=chosen.done <= CROSSED)
-        return News(listed, chosen.sweep_id, frame)
+        listed = LIBRARY.listed(path)
+        chosen = chosen_of(listed, sweep_id)
+        if chosen is None:
+            return News(listed, "", None)
+        before = self._seen[3] if self._seen else []
+        if (chosen.sweep, chosen.done) in before:
+            return News(listed, chosen.sweep_id, None)
+        return News(listed, chosen.sweep_id, LIBRARY.sheet(path, chosen))
 
 
-def list_sweeps(store: Store) -> list[Listed]:
-    """The sweeps of a store, the newest first."""
-    return [
-        Listed(row["sweep"], row["sweep_id"], axis_levels(row["record"]), row["total"],
-               row["done"], row["date"])
-        for row in store.sweeps().to_dict("records")
-    ]  # fmt: skip
+def chosen_of(listed: Sequence[Listed], sweep_id: str) -> Listed | None:
+    """The sweep with this id, else the newest."""
+    named = next((each for each in listed if each.sweep_id == sweep_id), None)
+    return named or next(iter(listed), None)
 
 
 def read_curves(path: Path, rows: list[int], most: int) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from andersonn_core.runcard import RunCard
 from andersonn_core.sweeps.summary import by_point
 from lab.sweeps import curves
 from lab.sweeps.answers import headline, short, value_text
+from lab.sweeps.sheet import Sheet
 from lab.sweeps.views import SweepViews
 from lab.theme import palette
 
@@ -47,7 +48,7 @@ def report(
 ) -> str:
     """The whole page as text: answer, figures, the best settings, and where it came from."""
     views = SweepViews(palette(False), read_curves, lambda row: None)
-    views.open(frame, axes)
+    views.open(Sheet(frame, axes))
     figures = [views.heat.figure, views.scatter.figure, views.parallel.figure,
                views.curves.figures["evaluation"]]  # fmt: skip
     views.close()

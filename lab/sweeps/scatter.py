@@ -7,7 +7,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 from bokeh.models import HoverTool, LogColorMapper, Range1d
 from numpy.typing import NDArray
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from lab.figures.base import bare_figure, columns, ramp, tooltip
 from lab.sweeps import raster
 from lab.sweeps.brush import Box, Brushable, Region, WordTicks, fit
-from lab.sweeps.columns import Column
+from lab.sweeps.columns import Column, Of
 from lab.sweeps.shown import Brush, Shown
 from lab.sweeps.statuses import MARKS, STATUSES
-from lab.sweeps.trials import Trials
+from lab.sweeps.trials import Floats, Indices, Trials
 from lab.theme import Palette
 
 NAME = "scatter"
@@ -37,7 +36,6 @@ class Scatter:
         self._brush = brush
         self._columns: tuple[Column, Column] | None = None
         self._rows: list[int] = []  # statuses that have a place in the strip, from below
-        self._placed: Any = None  # trials and columns of what follows
         self._x, self._inside = np.zeros(0), np.zeros(0, np.int64)
         self._points = np.zeros(0), np.zeros(0)
         self._back: Any = None
@@ -116,13 +114,12 @@ class Scatter:
         """Where all trials lie, and which of them lie inside: converged, both columns known."""
         assert self._columns is not None
         x, y = self._columns
-        key = trials, x.name, y.name
-        if self._placed != key:
-            self._placed = key
-            self._x, y_places = x.places(trials), y.places(trials)
-            inside = trials.converged & np.isfinite(self._x) & np.isfinite(y_places)
-            self._inside = np.flatnonzero(inside)
-            self._points = self._x[inside], y_places[inside]
+        x.look(trials)
+        y.look(trials)
+        self._x, self._inside, self._points = trials.shared(
+            ("points", x.name, y.name),
+            lambda: _inside(trials, x.places(trials), y.places(trials)),
+        )
 
     def _lay_out(self, trials: Trials) -> None:
         """Axes that only widen while one sweep is shown, with a row for each way to end."""
@@ -175,18 +172,21 @@ class Scatter:
         (x, y), mask, (xs, ys) = self._columns, shown.mask, self._points
         top = y.span[1] + EDGE * (y.span[1] - y.span[0])
         box = (float(self.x.start), float(self.x.end), float(self.y.start), top)
+        key = ("every point", x.name, y.name, box)
+        every = shown.trials.shared(key, lambda: raster.points(xs, ys, box))
         back = shown.trials, x.name, y.name, mask is not None
         if self._back != back:
             self._back = back
-            every = raster.points(xs, ys, box)
             self.mappers[0].high = self.mappers[1].high = max(int(every.max()), 2)
             self.pale_picture.data = _image(every if mask is not None else every[:0], box)
             self.points.data = {name: [] for name in self.points.data}
             self.pale.data = {"x": [], "y": []}
-        if mask is not None:
+        if mask is None:
+            counts = every
+        else:
             chosen = mask[self._inside]
-            xs, ys = xs[chosen], ys[chosen]
-        self.picture.data = _image(raster.points(xs, ys, box), box)
+            counts = raster.points(xs[chosen], ys[chosen], box)
+        self.picture.data = _image(counts, box)
 
     def _draw_lost(self, shown: Shown) -> None:
         """What did not converge, each with its status' marker; at the left if its x is unknown."""
@@ -242,7 +242,7 @@ class Scatter:
         rows = [status for status in self._rows if bottom <= self._height(status) <= top]
         reaching = x.reaching(left, right)
         if rows and reaching is not None:
-            ended = [hv.dim("status") == STATUSES[status] for status in rows]
+            ended = [Of("status") == STATUSES[status] for status in rows]
             parts.append(functools.reduce(operator.or_, ended) & reaching)
             words.append(" or ".join(MARKS[STATUSES[status]].word for status in rows))
         if parts:
@@ -252,6 +252,12 @@ class Scatter:
     def forget(self) -> None:
         """Nothing is brushed here any longer."""
         self.region.show(None)
+
+
+def _inside(trials: Trials, x: Floats, y: Floats) -> tuple[Floats, Indices, tuple[Floats, Floats]]:
+    """The first places, which trials converged and have both places, and their places."""
+    inside = trials.converged & np.isfinite(x) & np.isfinite(y)
+    return x, np.flatnonzero(inside), (x[inside], y[inside])
 
 
 def _between(one: str, other: str, part: float = 0.45) -> str:

@@ -7,16 +7,17 @@ small codes takes a few milliseconds, a pandas groupby some hundreds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import holoviews as hv
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from andersonn_core.sweeps.trial import FINISHED
 from lab.sweeps.statuses import CONVERGED, STATUSES
 
 SYMBOLS = {"window": "m", "mixing": "\N{GREEK SMALL LETTER BETA}", "batch_size": "B"}
@@ -27,6 +28,7 @@ REPLICAS = ("seed", "repeat")  # what is swept to see the spread
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.int64]
+Made = TypeVar("Made")
 
 
 def label(name: str) -> str:
@@ -114,6 +116,7 @@ class Trials:
         }
         self.statuses = _statuses(frame["status"])
         self.converged: Mask = self.statuses == CONVERGED
+        self._shared: dict[Hashable, Any] = {}
         self._values: dict[str, Floats] = {}
         self._logs: dict[str, Floats] = {}
         self._orders: dict[str, Indices] = {}
@@ -181,6 +184,13 @@ class Trials:
         columns["status"] = pd.Categorical.from_codes(self.statuses.astype(np.int8), STATUSES)
         return hv.Dataset(pd.DataFrame(columns, copy=False))
 
+    def shared(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What a view derives from all trials, made for the first visitor who sees it."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        made: Made = self._shared[key]
+        return made
+
     def has(self, name: str) -> bool:
         """Whether any trial has a finite value in this column."""
         return name in self.frame and bool(np.isfinite(self.values(name)).any())
@@ -194,6 +204,7 @@ class Trials:
 
 def _statuses(column: pd.Series) -> NDArray[np.uint8]:  # (n,) -> (n,)
     codes, found = pd.factorize(column)
+    found = ["CONVERGED" if each == FINISHED else each for each in found]  # of a training
     unknown = [each for each in found if each not in STATUSES]
     if unknown or (codes < 0).any():
         raise ValueError(f"status is one of {', '.join(STATUSES)}; not {unknown or 'missing'}.")

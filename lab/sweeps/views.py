@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,12 +21,13 @@ from lab.pages.map_card import SEGMENTS
 from lab.sweeps import curves, heat, parallel, raster, scatter
 from lab.sweeps.card import ViewCard, view_select
 from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
-from lab.sweeps.machines import machines, mixed_words, of_machine
+from lab.sweeps.machines import mixed_words
 from lab.sweeps.quantities import Keeper, available
 from lab.sweeps.selection import Selection
+from lab.sweeps.sheet import Sheet
 from lab.sweeps.shown import Shown, Tint
 from lab.sweeps.statuses import MARKS
-from lab.sweeps.trials import Indices, Trials, swept
+from lab.sweeps.trials import Indices
 from lab.sweeps.words import counts_by_status
 from lab.tasks import sentence
 from lab.theme import Palette
@@ -73,12 +74,10 @@ class SweepViews(pn.viewable.Viewer):
             heat.NAME: self.heat, scatter.NAME: self.scatter, parallel.NAME: self.parallel,
             curves.NAME: self.curves,
         }  # fmt: skip
-        self._frame = pd.DataFrame()
-        self._axes: Mapping[str, Sequence[Any]] | Sequence[str] | None = None
         self._planned: int | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sweep curves")
         self._request, self._next, self._waiting, self._filling = 0, 0.0, False, False
-        self._compiling = False
+        self._compiling, self._drawing = False, 0
         self._build()
         for view in self.views.values():
             view.paint(colors)
@@ -122,42 +121,35 @@ class SweepViews(pn.viewable.Viewer):
 
     # -- trials -----------------------------------------------------------------------------------
 
-    def open(
-        self,
-        frame: pd.DataFrame,
-        axes: Mapping[str, Sequence[Any]] | Sequence[str] | None = None,
-        planned: int | None = None,
-    ) -> None:
+    def open(self, sheet: Sheet, planned: int | None = None) -> None:
         """Show the trials of another sweep; nothing of the last one stays.
 
-        `axes`: the swept columns, or the planned levels of each (default: dotted columns with
-        several levels); `planned`: how many trials there will be. Raises KeyError for an axis that
-        the frame does not have.
+        `planned`: how many trials there will be.
         """
-        self._axes, self._planned = axes, planned
+        self._planned = planned
         self._keepers: dict[str, Keeper] = {}
         self._measured: dict[str, Measured] = {}
         self.selection.parts.clear()
         for view in self.views.values():
             view.forget()
-        self._take(frame)
+        self._take(sheet)
 
-    def update(self, frame: pd.DataFrame) -> None:
+    def update(self, sheet: Sheet) -> None:
         """More trials of the same sweep: selection and axes stay. Drawn a few times a second."""
-        self._frame, wait = frame, self._next - time.monotonic()
+        self._sheet, wait = sheet, self._next - time.monotonic()
         if wait <= 0 or self._schedule is None:
-            self._take(frame)
+            self._take(sheet)
         elif not self._waiting:
             self._waiting, schedule = True, self._schedule
             call_later(wait, lambda: schedule(self._catch_up))
 
     def _catch_up(self) -> None:
         self._waiting = False
-        self._take(self._frame)
+        self._take(self._sheet)
 
-    def _take(self, frame: pd.DataFrame) -> None:
+    def _take(self, sheet: Sheet) -> None:
         started = time.monotonic()
-        self._frame, self._machines = frame, machines(frame)
+        self._sheet, self._machines = sheet, sheet.machines
         known = [*self._machines]
         kept = next((w for w in known if self._machines[w] == self._machine_key()), None)
         with together():
@@ -175,14 +167,9 @@ class SweepViews(pn.viewable.Viewer):
         """Keep to the trials of one machine."""
         if self._filling:
             return
-        frame = self._frame
-        if len(self._machines) > 1:
-            self._machine = self._machines[self.machine.value]
-            frame = of_machine(frame, self._machine)
-        else:
-            self._machine = next(iter(self._machines.values()), ("", ""))
-        axes = swept(frame) if self._axes is None else self._axes
-        self.trials = Trials(frame, axes)
+        first = next(iter(self._machines.values()), ("", ""))
+        self._machine = self._machines[self.machine.value] if len(self._machines) > 1 else first
+        self.trials = self._sheet.trials(self._machine)
         with together():
             self._offer()
             self._warn()
@@ -252,21 +239,47 @@ class SweepViews(pn.viewable.Viewer):
         return Shown(trials, mask, Tint(quantity, keeper.hold(values), self.colors))
 
     def _draw(self) -> None:
-        """Draw everything; the curves follow when they have been read."""
+        """Draw everything: the heat map first, the others each in a turn of its own.
+
+        Between two turns the server answers others, and the browser draws what it has. The curves
+        follow when they have been read.
+        """
         shown = self._shown()
+        self._drawing += 1
+        drawing = self._drawing
         if shown.trials.count > parallel.MOST_LINES:
             self._prepare()
         self._say(shown)
+        self._draw_heat(shown)
+        parts = [self._draw_scatter, self._draw_parallel, self._ask]
+        if self._schedule is None or shown.trials.count <= parallel.MOST_LINES:
+            for part in parts:
+                part(shown)
+        else:
+            self._schedule(lambda: self._go_on(drawing, shown, parts))
+
+    def _go_on(self, drawing: int, shown: Shown, parts: list[Callable[[Shown], None]]) -> None:
+        """Draw the next part, unless something newer is being drawn."""
+        if drawing == self._drawing and self._schedule is not None:
+            with together():
+                parts[0](shown)
+            if parts[1:]:
+                self._schedule(lambda: self._go_on(drawing, shown, parts[1:]))
+
+    def _draw_heat(self, shown: Shown) -> None:
         axes = shown.trials.every_axis
         if axes:
             x = axes[self.x.value]
             y = axes[self.y.value] if self.y.value and self.y.value != self.x.value else None
             self.heat.draw(shown, x, y)
+
+    def _draw_scatter(self, shown: Shown) -> None:
+        self.scatter.draw(shown, self._place(self.across.value), self._place(self.up.value))
+
+    def _draw_parallel(self, shown: Shown) -> None:
         through = [*map(Levels, shown.trials.axes.values())]
         through += [self._measured[name] for name in ("num_evals", "seconds")]
-        self.scatter.draw(shown, self._place(self.across.value), self._place(self.up.value))
         self.parallel.draw(shown, through)
-        self._ask(shown)
 
     def _prepare(self) -> None:
         """Have datashader compiled; what needs it is drawn when it is."""
@@ -392,6 +405,7 @@ class SweepViews(pn.viewable.Viewer):
     def close(self) -> None:
         """The visitor has left: read no more."""
         self._request += 1
+        self._drawing += 1
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def __panel__(self) -> pn.viewable.Viewable:
