@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
-from sqlalchemy import Connection, Select, delete, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from andersonn_core.results import SolveResult
@@ -211,23 +211,31 @@ def _card(compressed: bytes) -> RunCard:
     return RunCard.from_json(zlib.decompress(compressed).decode())
 
 
+# Statements are made once: making them takes SQLAlchemy several times as long as running them.
+_NEW_SPEC = insert(specs).on_conflict_do_nothing()
+_NEW_ROW = insert(rows)
+_NEW_OR_FAILED_ROW = _NEW_ROW.on_conflict_do_update(
+    index_elements=[*KEY, "origin"],
+    set_={name: _NEW_ROW.excluded[name] for name in ("status", "date", *NUMBERS)},
+    where=rows.c.status == FAILED,
+).returning(rows.c.id)
+_SAME_ROW = select(rows.c.id).where(
+    *(rows.c[name] == bindparam(f"same_{name}") for name in (*KEY, "origin"))
+)
+_DETAIL = insert(details).prefix_with("OR REPLACE")
+
+
 def _add(connection: Connection, row: Row, origin: int) -> int:
     known = {"spec_id": row.spec_id, "kind": row.kind, "knobs": row.knobs}
-    connection.execute(insert(specs).values(known).on_conflict_do_nothing())
+    connection.execute(_NEW_SPEC, known)
     values = {name: getattr(row, name) for name in (*KEY, "status", "date", *NUMBERS)}
-    new = insert(rows).values(values | {"origin": origin})
-    news = {name: new.excluded[name] for name in ("status", "date", *NUMBERS)}
-    again = new.on_conflict_do_update(
-        index_elements=[*KEY, "origin"], set_=news, where=rows.c.status == FAILED
-    )
-    number = connection.execute(again.returning(rows.c.id)).scalar()
+    values["origin"] = origin
+    number = connection.execute(_NEW_OR_FAILED_ROW, values).scalar()
     if number is None:  # the key's row stays
-        same = [rows.c[name] == values[name] for name in KEY]
-        found = select(rows.c.id).where(*same, rows.c.origin == origin)
-        return int(connection.execute(found).scalar_one())
-    connection.execute(delete(details).where(details.c.row == number))
+        same = {f"same_{name}": values[name] for name in (*KEY, "origin")}
+        return int(connection.execute(_SAME_ROW, same).scalar_one())
     detail = {"row": number, "reason": row.reason, "clock": row.clock, "curves": row.curves}
-    connection.execute(insert(details).values(detail | {"card": zlib.compress(row.card.encode())}))
+    connection.execute(_DETAIL, detail | {"card": zlib.compress(row.card.encode())})
     return int(number)
 
 

@@ -75,9 +75,11 @@ class Session:
         in the same minute. Repeats are far apart, to see what changes with time.
         """
         planned: list[tuple[tuple[int, int, str], Trial, str]] = []
+        last, problem = None, ""
         for number, trial, spec in self.plan.trials():
+            if spec is not last and isinstance(spec, SolveSpec):
+                last, problem = spec, spec.problem.spec_id
             if trial.key not in self.numbers:
-                problem = spec.problem.spec_id if isinstance(spec, SolveSpec) else ""
                 planned.append(((trial.repeat, trial.seed, problem), trial, device_of(spec)))
             self.numbers.setdefault(trial.key, []).append(number)
         planned.sort(key=lambda item: item[0])
