@@ -17,7 +17,7 @@ SETUP = command -v "$(PYTHON)" >/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-plugin bench-kills bench-sweep-kills bench-page bench-sweep bench-counts gpu-record lint clean
+.PHONY: help lab test notebooks bench bench-steps bench-restarts bench-wall bench-choices bench-predictions bench-memory bench-train bench-plugin bench-kills bench-sweep-kills bench-page bench-sweep bench-store bench-counts gpu-record lint clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -85,6 +85,10 @@ bench-page: ## Measure how fast the dashboard answers, in headless Chromium
 bench-sweep: ## Measure what a sweep costs beside its solves, and what its engines gain (ten minutes)
 	@$(SETUP) sweeps
 	@$(RUN) benchmarks/sweep.py $(ARGS)
+
+bench-store: ## Measure how fast a store of a million rows is read, shown and brushed, and read while it is written
+	@$(SETUP) lab,data,sweeps,test
+	@$(RUN) -m benchmarks.store $(ARGS)
 
 bench-counts: ## Count the evaluations that the project promises (a minute)
 	@$(SETUP) lab,test

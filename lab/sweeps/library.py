@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +67,14 @@ class Library:
             self._keep(key, chosen.done, sheet)
             return sheet
 
-    def known(self, path: Path, chosen: Listed) -> bool:
-        """Whether a sweep's rows need not be read."""
-        return self._sheets.get((path, chosen.sweep_id), (-1, None))[0] == chosen.done
+    def at_hand(self, path: Path, sweep_id: str) -> tuple[list[Listed], Listed, Sheet] | None:
+        """The list, the chosen sweep and its rows, if nothing has to be read or waited for."""
+        state, listed = self._lists.get(path, ((), []))
+        chosen = chosen_of(listed, sweep_id)
+        if chosen is None or _state(path) != state:
+            return None
+        done, sheet = self._sheets.get((path, chosen.sweep_id), (-1, None))
+        return None if sheet is None or done != chosen.done else (listed, chosen, sheet)
 
     def _read(self, path: Path, chosen: Listed) -> Sheet:
         self.reads += 1
@@ -94,6 +100,12 @@ class Library:
 
 
 LIBRARY = Library()
+
+
+def chosen_of(listed: Sequence[Listed], sweep_id: str) -> Listed | None:
+    """The sweep with this id, else the newest."""
+    named = next((each for each in listed if each.sweep_id == sweep_id), None)
+    return named or next(iter(listed), None)
 
 
 def list_sweeps(store: Store) -> list[Listed]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from andersonn_core.store import Store, StoreError
+from andersonn_core.store import Store
 from andersonn_core.sweeps.frames import curve_frame
-from lab.sweeps.library import LIBRARY, Listed
+from lab.sweeps.library import LIBRARY, Listed, chosen_of
 from lab.sweeps.sheet import Sheet
 
 POLL = 0.5  # seconds between two looks at whether a sweep has grown
@@ -46,6 +46,9 @@ class Reader:
     def follow(self, path: Path | None, sweep_id: str = "") -> None:
         """Read this sweep from now on, the newest without a name; None: rest."""
         self._wanted, self._seen = (None if path is None else (path, sweep_id)), ()
+        if path is not None and (found := LIBRARY.at_hand(path, sweep_id)) is not None:
+            listed, chosen, sheet = found  # then it is in the page's first picture
+            self._tell(path, sweep_id, News(listed, chosen.sweep_id, sheet))
         if self._thread is None and path is not None:
             self._thread = threading.Thread(target=self._run, name="sweep reader", daemon=True)
             self._thread.start()
@@ -67,8 +70,12 @@ class Reader:
     def _look(self, path: Path, sweep_id: str) -> None:
         try:
             news = self._read(path, sweep_id)
-        except StoreError as error:
+        except ValueError as error:  # StoreError, or a status that is none
             news = News([], sweep_id, None, str(error))
+        self._tell(path, sweep_id, news)
+
+    def _tell(self, path: Path, sweep_id: str, news: News) -> None:
+        """Publish what is news."""
         state = (path, sweep_id, news.error, [(each.sweep, each.done) for each in news.listed])
         if self._wanted == (path, sweep_id) and state != self._seen and not self._closed:
             self._seen = state
@@ -85,12 +92,6 @@ class Reader:
         if (chosen.sweep, chosen.done) in before:
             return News(listed, chosen.sweep_id, None)
         return News(listed, chosen.sweep_id, LIBRARY.sheet(path, chosen))
-
-
-def chosen_of(listed: Sequence[Listed], sweep_id: str) -> Listed | None:
-    """The sweep with this id, else the newest."""
-    named = next((each for each in listed if each.sweep_id == sweep_id), None)
-    return named or next(iter(listed), None)
 
 
 def read_curves(path: Path, rows: list[int], most: int) -> pd.DataFrame:
