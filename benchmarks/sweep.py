@@ -134,7 +134,7 @@ def gains(blocks: int, folder: Path, stack: ExitStack) -> dict[str, Any]:
 def dask_beside_processes(blocks: int, folder: Path, stack: ExitStack) -> dict[str, Any]:
     """Seconds a block of longer trials in two processes and on two Dask workers."""
     cluster = stack.enter_context(
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
     )
     engines = {
         "processes": stack.enter_context(engine_for("processes", 2)),

@@ -270,6 +270,6 @@ def dask_cluster():
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, scheduler_port=0
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", scheduler_port=0
     ) as cluster:
         yield cluster.scheduler_address
