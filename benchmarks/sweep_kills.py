@@ -2,33 +2,27 @@
 
 Each round kills a driver, a worker of `processes`, a worker of Dask, and a Dask scheduler, each in
 the middle of a sweep of its own, at a number of rows that is drawn at random; then the sweep is
-resumed. Every trial must be there exactly once, and the file sound. After that one driver writes
-for a minute while three programs read.
+resumed. Every trial must be there exactly once, and the file sound.
 """
 
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from andersonn_core.store import Store
 from tests.kill_cases import (
     PATIENCE,
-    ROOT,
     check_whole,
     cluster,
     driver,
     family,
     kill,
-    rows_in,
     the_sweep,
     until,
     wait_for_rows,
@@ -36,22 +30,6 @@ from tests.kill_cases import (
 )
 
 MOST = 100  # rows before a kill: of 200 some are left then, however slowly a reader looks
-READERS = 3
-READ = """
-import sys, time
-from andersonn_core.store import Store
-reads, last, deadline = 0, 0, time.monotonic() + float(sys.argv[2])
-while time.monotonic() < deadline:
-    with Store(sys.argv[1], read_only=True) as store:
-        for _ in range(10):
-            frame = store.members(1)
-            assert len(frame) >= last, "rows became fewer"
-            last, reads = len(frame), reads + 1
-            if last:
-                store.results([int(frame["row"].iloc[-1])])
-            store.sweeps()
-print(reads, last)
-"""
 
 
 def resume(store: Path, executor: str = "serial") -> None:
@@ -115,29 +93,10 @@ KILLS: dict[str, Callable[[Path, int], int]] = {
 }
 
 
-def readers_beside_a_driver(seconds: float) -> str:
-    """One driver, which makes rows all the time, and three programs that read."""
-    with tempfile.TemporaryDirectory() as name:
-        store = Path(name) / "s.sqlite"
-        Store(store).close()
-        command = [sys.executable, "-c", READ, str(store), str(seconds)]
-        start = time.monotonic()
-        readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-                   for _ in range(READERS)]  # fmt: skip
-        endless = the_sweep().__class__(the_sweep().plan.base, {}, repeats=10_000)
-        endless.run("serial", store, progress=False,
-                    should_stop=lambda: time.monotonic() - start > seconds)  # fmt: skip
-        told = [reader.communicate()[0].split() for reader in readers]
-        assert all(reader.returncode == 0 for reader in readers)
-        reads = sum(int(words[0]) for words in told)
-        return f"{rows_in(store)} rows written, {reads} reads by {READERS} readers: no error."
-
-
 def main() -> int:
     """Kill, resume, count."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of reading beside a driver")
     arguments = parser.parse_args()
     draw, console, wrong = random.Random(0), Console(), 0
     for what, once in KILLS.items():
@@ -151,7 +110,6 @@ def main() -> int:
                     console.print(f"{what}: {error}", markup=False)
         console.print(f"{what}: {len(at)} of {arguments.rounds} kills, at {at} of 200 rows: every "
                       "trial exactly once, the file sound.", highlight=False)  # fmt: skip
-    console.print(readers_beside_a_driver(arguments.seconds), highlight=False)
     return min(wrong, 1)
 
 

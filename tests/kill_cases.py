@@ -53,6 +53,7 @@ def started(
         process = subprocess.Popen(
             [str(part) for part in (sys.executable, "-m", *command)],
             cwd=log.parent, env=environment, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True,  # as of a terminal of its own, for Ctrl-C
         )  # fmt: skip
     try:
         yield process

@@ -1,6 +1,7 @@
 """The project installs: its lists of dependencies agree, and a wheel works outside the checkout."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -29,6 +30,9 @@ IMPORT_NAMES = {
     "adbc-driver-sqlite": "adbc_driver_sqlite",
     "dask-jobqueue": "dask_jobqueue",
 }
+
+
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def split(requirement: str) -> tuple[str, str]:
@@ -170,17 +174,63 @@ for name in ("affine", "digits_deq"):
 """
 
 
-@pytest.mark.slow
-def test_a_wheel_solves_outside_the_checkout(tmp_path):
-    # Built from a copy, so that nothing is written into the checkout, with the installed build
-    # backend and the installed torch, so that nothing is downloaded.
-    source, wheels, home = tmp_path / "source", tmp_path / "wheels", tmp_path / "installed"
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory) -> Path:
+    """A folder with our wheel; beside it the source that it was built from.
+
+    Built from a copy, so that nothing is written into the checkout, with the installed build
+    backend and the installed torch, so that nothing is downloaded.
+    """
+    folder = tmp_path_factory.mktemp("wheels")
+    source, wheels = folder / "source", folder / "wheelhouse"
     skip = shutil.ignore_patterns(".*", "__pycache__", "*.ipynb")
     shutil.copytree(ROOT, source, ignore=skip)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source, cwd=tmp_path)
-    (wheel,) = wheels.glob("anderson_lab-*.whl")
-    run(*pip, "install", "--no-deps", "--no-index", "--target", home, wheel, cwd=tmp_path)
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source, cwd=folder)
+    return wheels
+
+
+TRIAL_ELSEWHERE = """
+import pathlib, sys
+import andersonn_core
+assert pathlib.Path(sys.argv[1]) in pathlib.Path(andersonn_core.__file__).parents
+from andersonn_core import PROBLEMS, SolveSpec, Sweep
+base = SolveSpec(problem=PROBLEMS["tanh"](size=16))
+print(len(Sweep(base, {"method.window": [1, 2]}).run("serial", "sweep.sqlite", progress=False)))
+"""
+
+
+@pytest.mark.slow
+def test_a_node_without_the_internet_installs_from_a_wheelhouse_and_runs_trials(
+    wheelhouse, tmp_path
+):
+    """The wheels of the other libraries are those of the environment that runs this."""
+    home, offline = tmp_path / "env", ("--no-index", "--find-links", wheelhouse)
+    run(*PIP, "install", *offline, "--no-deps", "--target", home, "anderson-lab", cwd=tmp_path)
+    code = f"import sys; sys.path.insert(0, {str(home)!r}){TRIAL_ELSEWHERE}"
+    assert run(sys.executable, "-I", "-c", code, home, cwd=tmp_path).strip() == "2"
+    dry = run(
+        *PIP, "install", *offline, "--dry-run", "--ignore-installed", "--no-deps",
+        "--report", "-", "--quiet", "anderson-lab[sweeps]", cwd=tmp_path,
+    )  # fmt: skip
+    (found,) = json.loads(dry)["install"]
+    assert found["requested_extras"] == ["sweeps"]
+    assert found["download_info"]["url"].startswith("file://")
+    run(*PIP, "install", *offline, "--dry-run", "anderson-lab[sweeps]", cwd=tmp_path)
+
+
+def test_the_commands_for_a_wheelhouse_are_those_that_are_tested():
+    told = (ROOT / "assets" / "cluster" / "README.md").read_text()
+    assert 'pip wheel -w wheelhouse ".[sweeps]"' in told
+    assert 'pip install --no-index --find-links wheelhouse "anderson-lab[sweeps]"' in told
+    listed = {split(entry)[0] for entry in EXTRAS["sweeps"]}
+    assert {"sqlalchemy", "loky", "distributed", "dask-jobqueue"} <= listed
+
+
+@pytest.mark.slow
+def test_a_wheel_solves_outside_the_checkout(wheelhouse, tmp_path):
+    source, home = wheelhouse.parent / "source", tmp_path / "installed"
+    (wheel,) = wheelhouse.glob("anderson_lab-*.whl")
+    run(*PIP, "install", "--no-deps", "--no-index", "--target", home, wheel, cwd=tmp_path)
 
     # -I ignores PYTHONPATH and the current folder: put the wheel's folder first by hand.
     code = f"import sys; sys.path.insert(0, {str(home)!r}){SOLVE_ELSEWHERE}"
