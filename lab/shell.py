@@ -19,7 +19,7 @@ from lab.gate import Gate
 from lab.later import call_later
 from lab.pages import PAGES, Convergence, Crossover, Sweeps, Train
 from lab.pages.card import escape, grid, text
-from lab.pages.convergence import SETTLED
+from lab.pages.convergence import SETTLED, together
 from lab.pages.navigation import Navigation
 from lab.pages.rail import Rail
 from lab.quantities import QUANTITIES
@@ -94,7 +94,7 @@ class Shell:
         self.body = grid(self.rail, name="lab-page lab-full")
         self.names = Navigation(names=[*PAGES], current=first, margin=(0, 0, 0, 22))
         self.names.param.watch(
-            lambda event: self.schedule(lambda: self.visit(event.new)), "current"
+            lambda event: self.schedule(lambda: self._turn_to(event.new)), "current"
         )
         self.page = frame(
             self.body, self._paint, header=[self.names, _device()], above=self._warnings(),
@@ -113,6 +113,11 @@ class Shell:
     def view(self) -> Any:
         """The page that is shown."""
         return self.views[self.shown]
+
+    def _turn_to(self, name: str) -> None:
+        """Show a page; all of it goes to the browser in one message, before what it shows next."""
+        with together():
+            self.visit(name)
 
     def visit(self, name: str) -> None:
         """Show a page, made when it is first visited; the others rest."""
@@ -136,7 +141,12 @@ class Shell:
             return kind.worker(publish, self.schedule, self._present)
 
         view = kind(self.controls, self.colors, worker, self.schedule, self.rail)
-        self.views[name], self._parts[name] = view, view.parts()
+        # A Viewer is no part of the page itself: its `visible` would say nothing to the browser.
+        self.views[name], self._parts[name] = view, tuple(map(pn.panel, view.parts()))
+        if isinstance(view, Sweeps):  # what is known already goes to the browser with the page
+            view.open(*self._sweep)
+            view.changed, view.opened = self._sync, self._open_on_convergence
+            view.show()
         self.body.extend(self._parts[name])
         self._lay_out()
         if isinstance(view, Convergence):
@@ -150,10 +160,6 @@ class Shell:
             view.changed = self._sync
             view.show()
             self.schedule.when_ready(view.registry.prepare)
-        elif isinstance(view, Sweeps):
-            view.open(*self._sweep)
-            view.changed, view.opened = self._sync, self._open_on_convergence
-            view.show()
 
     def _open_on_convergence(self, values: dict[str, Any]) -> None:
         """A trial of a sweep, as the sliders say it."""

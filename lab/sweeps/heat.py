@@ -103,7 +103,6 @@ class Heat:
             ticker=FixedTicker(ticks=[]), formatter=self.formatter, major_tick_line_color=None,
             title=None,
         )  # fmt: skip
-        self.figure.add_layout(self.bar, "right")
 
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme; `draw` follows."""
@@ -151,8 +150,14 @@ class Heat:
         mapper = self.mappers[0 if tint.logarithmic else 1]
         mapper.update(palette=tint.palette, low=tint.scale.low, high=tint.scale.high)
         self.bar.color_mapper = mapper
-        self.formatter.args = {"words": [list(item) for item in tint.scale.ticks.items()]}
-        self.bar.ticker.ticks = list(tint.scale.ticks)
+        words = [list(item) for item in tint.scale.ticks.items()]
+        if self.formatter.args["words"] != words:
+            self.formatter.args = {"words": words}
+            self.bar.ticker.ticks = list(tint.scale.ticks)
+        if self.bar not in self.figure.right:
+            # Only now: BokehJS throws where a color bar's ticks change before it was laid out, and
+            # what came in the same message is lost.
+            self.figure.add_layout(self.bar, "right")
 
     def _fill(self, shown: Shown, chosen: Cells, every: Cells) -> None:
         """Colors, numbers and hatches; what is not selected is pale."""

@@ -44,11 +44,16 @@ class Reader:
         self._thread: threading.Thread | None = None
 
     def follow(self, path: Path | None, sweep_id: str = "") -> None:
-        """Read this sweep from now on, the newest without a name; None: rest."""
+        """Read this sweep from now on, the newest without a name; None: rest.
+
+        To be called on the page's thread: what is known already is published at once.
+        """
         self._wanted, self._seen = (None if path is None else (path, sweep_id)), ()
         if path is not None and (found := LIBRARY.at_hand(path, sweep_id)) is not None:
             listed, chosen, sheet = found  # then it is in the page's first picture
-            self._tell(path, sweep_id, News(listed, chosen.sweep_id, sheet))
+            news = News(listed, chosen.sweep_id, sheet)
+            self._seen = _state(path, sweep_id, news)
+            self._publish(news)
         if self._thread is None and path is not None:
             self._thread = threading.Thread(target=self._run, name="sweep reader", daemon=True)
             self._thread.start()
@@ -76,7 +81,7 @@ class Reader:
 
     def _tell(self, path: Path, sweep_id: str, news: News) -> None:
         """Publish what is news."""
-        state = (path, sweep_id, news.error, [(each.sweep, each.done) for each in news.listed])
+        state = _state(path, sweep_id, news)
         if self._wanted == (path, sweep_id) and state != self._seen and not self._closed:
             self._seen = state
             self._schedule(lambda: self._publish(news))
@@ -92,6 +97,11 @@ class Reader:
         if (chosen.sweep, chosen.done) in before:
             return News(listed, chosen.sweep_id, None)
         return News(listed, chosen.sweep_id, LIBRARY.sheet(path, chosen))
+
+
+def _state(path: Path, sweep_id: str, news: News) -> tuple[object, ...]:
+    """What is no news a second time."""
+    return path, sweep_id, news.error, [(each.sweep, each.done) for each in news.listed]
 
 
 def read_curves(path: Path, rows: list[int], most: int) -> pd.DataFrame:
