@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from bokeh.events import SelectionGeometry
-from bokeh.models import BoxAnnotation, BoxSelectTool, CustomJSTickFormatter, FixedTicker
+from bokeh.models import BoxAnnotation, BoxSelectTool
 
 from lab.figures.base import paint
 from lab.theme import Palette
-
-WORDS = "for (const [at, word] of words) if (Math.abs(tick - at) < 1e-6) return word; return ''"
 
 Box = tuple[float, float, float, float]  # left, right, bottom, top
 
@@ -59,25 +57,6 @@ class Region:
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme."""
         self.box.line_color = colors.text
-
-
-class WordTicks:
-    """An axis whose ticks are words at places."""
-
-    def __init__(self, axis: Any) -> None:
-        self.axis = axis
-        self._shown: dict[float, str] | None = None
-        self.formatter = CustomJSTickFormatter(args={"words": []}, code=WORDS)
-        axis.formatter, axis.ticker = self.formatter, FixedTicker(ticks=[])
-
-    def show(self, ticks: Mapping[float, str], title: str) -> None:
-        """Write these words; an axis that stands is not touched."""
-        if self.axis.axis_label != title:
-            self.axis.axis_label = title
-        if self._shown != ticks:
-            self._shown = dict(ticks)
-            self.formatter.args = {"words": [list(item) for item in ticks.items()]}
-            self.axis.ticker.ticks = list(ticks)
 
 
 def fit(span: Any, low: float, high: float) -> None:

@@ -8,19 +8,13 @@ from typing import Any
 import numpy as np
 from bokeh.core.properties import value
 from bokeh.events import Tap
-from bokeh.models import (
-    ColorBar,
-    CustomJSTickFormatter,
-    FixedTicker,
-    HoverTool,
-    LinearColorMapper,
-    LogColorMapper,
-    Range1d,
-)
+from bokeh.layouts import row
+from bokeh.models import HoverTool, Range1d
 
 from lab.figures.base import bare_figure, columns, ink_on, tooltip
-from lab.figures.phase_map import TICKS
-from lab.sweeps.brush import Box, Brushable, Region, WordTicks, fit
+from lab.figures.color_scale import ColorScale
+from lab.figures.word_ticks import WordTicks
+from lab.sweeps.brush import Box, Brushable, Region, fit
 from lab.sweeps.cells import Cells, Cellwise
 from lab.sweeps.columns import Levels
 from lab.sweeps.quantities import FRACTION, QUANTITIES
@@ -60,7 +54,8 @@ class Heat:
         self.region = Region(self.figure)
         self.ticks = WordTicks(self.figure.xaxis[0]), WordTicks(self.figure.yaxis[0])
         self.figure.on_event(Tap, self._tapped)
-        self._color_bar()
+        self.scale = ColorScale(HEIGHT)
+        self.drawn = row(self.figure, self.scale.figure, sizing_mode="stretch_width", height=HEIGHT)
 
     # -- building ---------------------------------------------------------------------------------
 
@@ -92,18 +87,6 @@ class Heat:
         plot.add_tools(self.hover)
         return plot
 
-    def _color_bar(self) -> None:
-        # without ends of its own, a mapper takes them from data, and warns where there are none
-        black: dict[str, Any] = dict(palette=["#000000"], low=1, high=10)
-        self.mappers = LogColorMapper(**black), LinearColorMapper(**black)
-        self.formatter = CustomJSTickFormatter(args={"words": []}, code=TICKS)
-        self.bar = ColorBar(
-            color_mapper=self.mappers[0], width=9, height="auto", padding=2, label_standoff=5,
-            major_label_text_font=FONT, major_label_text_font_size="11px", bar_line_color=None,
-            ticker=FixedTicker(ticks=[]), formatter=self.formatter, major_tick_line_color=None,
-            title=None,
-        )  # fmt: skip
-
     def paint(self, colors: Palette) -> None:
         """Take the colors of a theme; `draw` follows."""
         self.brushable.paint(colors)
@@ -115,8 +98,7 @@ class Heat:
         for hatch in self.hatches:
             hatch.hatch_color = colors.bad
         self.dot.fill_color, self.flag.fill_color = colors.muted, colors.bad
-        self.bar.background_fill_color = colors.paper
-        self.bar.major_label_text_color = colors.muted
+        self.scale.paint(colors)
 
     # -- showing ----------------------------------------------------------------------------------
 
@@ -147,17 +129,8 @@ class Heat:
 
     def _scale(self, shown: Shown) -> None:
         tint = shown.tint
-        mapper = self.mappers[0 if tint.logarithmic else 1]
-        mapper.update(palette=tint.palette, low=tint.scale.low, high=tint.scale.high)
-        self.bar.color_mapper = mapper
-        words = [list(item) for item in tint.scale.ticks.items()]
-        if self.formatter.args["words"] != words:
-            self.formatter.args = {"words": words}
-            self.bar.ticker.ticks = list(tint.scale.ticks)
-        if self.bar not in self.figure.right:
-            # Only now: BokehJS throws where a color bar's ticks change before it was laid out, and
-            # what came in the same message is lost.
-            self.figure.add_layout(self.bar, "right")
+        parts = tint.part(np.array([*tint.scale.ticks])).tolist()
+        self.scale.show(tint.palette, dict(zip(parts, tint.scale.ticks.values(), strict=True)))
 
     def _fill(self, shown: Shown, chosen: Cells, every: Cells) -> None:
         """Colors, numbers and hatches; what is not selected is pale."""

@@ -17,8 +17,9 @@ from bokeh.models import HoverTool, LinearColorMapper, Range1d
 from numpy.typing import NDArray
 
 from lab.figures.base import bare_figure, columns, tooltip
+from lab.figures.word_ticks import WordTicks
 from lab.sweeps import raster
-from lab.sweeps.brush import Box, Brushable, WordTicks, fit
+from lab.sweeps.brush import Box, Brushable, fit
 from lab.sweeps.columns import DID_NOT, Column
 from lab.sweeps.shown import COLORS, Brush, Shown, trial_colors
 from lab.sweeps.statuses import MARKS, STATUSES

@@ -49,7 +49,7 @@ def report(
     """The whole page as text: answer, figures, the best settings, and where it came from."""
     views = SweepViews(palette(False), read_curves, lambda row: None)
     views.open(Sheet(frame, axes))
-    figures = [views.heat.figure, views.scatter.figure, views.parallel.figure,
+    figures = [views.heat.drawn, views.scatter.figure, views.parallel.figure,
                views.curves.figures["evaluation"]]  # fmt: skip
     views.close()
     first, second = headline(frame, [*axes])

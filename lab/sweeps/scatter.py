@@ -12,8 +12,9 @@ from bokeh.models import HoverTool, LogColorMapper, Range1d
 from numpy.typing import NDArray
 
 from lab.figures.base import bare_figure, columns, ramp, tooltip
+from lab.figures.word_ticks import WordTicks
 from lab.sweeps import raster
-from lab.sweeps.brush import Box, Brushable, Region, WordTicks, fit
+from lab.sweeps.brush import Box, Brushable, Region, fit
 from lab.sweeps.columns import Column, Of
 from lab.sweeps.shown import Brush, Shown
 from lab.sweeps.statuses import MARKS, STATUSES

@@ -44,16 +44,19 @@ class Tint:
         """Whether equal factors are equal steps of color."""
         return bool(self.quantity.column)
 
-    def index(self, values: Floats) -> NDArray[np.int64]:
-        """The place in the palette of each value; 0 for NaN."""
+    def part(self, values: Floats) -> Floats:
+        """Where on the scale each value is: 0, the low end, to 1; 0 for NaN."""
         low, high = self.scale.low, self.scale.high
         if self.logarithmic:
             with np.errstate(divide="ignore", invalid="ignore"):
                 part = np.log(values / low) / np.log(high / low)
         else:
             part = (values - low) / (high - low)
-        part = np.clip(np.nan_to_num(part, nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
-        return np.round(part * (COLORS - 1)).astype(np.int64)
+        return np.clip(np.nan_to_num(part, nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
+
+    def index(self, values: Floats) -> NDArray[np.int64]:
+        """The place in the palette of each value."""
+        return np.round(self.part(values) * (COLORS - 1)).astype(np.int64)
 
     def fills(self, values: Floats) -> NDArray[np.str_]:
         """The color of each value."""

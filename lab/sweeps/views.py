@@ -107,7 +107,7 @@ class SweepViews(pn.viewable.Viewer):
         self.tiles = text("", "lab-tiles")
         self.cards = {
             heat.NAME: ViewCard(
-                "Heat map", [self.heat.figure], [self.quantity, self.x, self.y]
+                "Heat map", [self.heat.drawn], [self.quantity, self.x, self.y]
             ),
             scatter.NAME: ViewCard(
                 "Trial by trial", [self.scatter.figure], [self.across, self.up]
