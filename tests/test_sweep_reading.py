@@ -123,3 +123,20 @@ def test_what_did_not_converge_is_said_in_the_words_of_the_views():
 def test_a_training_that_came_to_its_end_is_drawn_as_converged():
     frame = pd.DataFrame({"lr": [0.1, 0.2], "status": ["FINISHED", "FAILED"]})
     assert Trials(frame, ["lr"]).converged.tolist() == [True, False]
+
+
+# -- in a browser ---------------------------------------------------------------------------------
+
+CELLS = "() => Bokeh.documents[0].get_model_by_name('cells of the sweep')?.data.x.length > 0"
+
+
+def test_a_click_on_sweeps_shows_all_of_the_page_and_nothing_of_the_last_one(page, lab_server):
+    quietly(quick_sweep(), lab_server.sweeps / "clicked.sqlite")
+    for _ in range(2):  # the first visitor waits for the reader, the second one finds it read
+        page.goto(f"{lab_server.url}?store=clicked.sqlite")
+        page.get_by_text("past steps", exact=False).first.wait_for()
+        page.get_by_role("link", name="Sweeps").click()
+        page.get_by_text("Best of 20 settings").wait_for()
+        page.wait_for_function(CELLS)
+        assert page.get_by_text("40 trials; all converged").is_visible()
+        page.get_by_text("How many past steps are worth remembering?").wait_for(state="hidden")
