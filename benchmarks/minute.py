@@ -27,7 +27,7 @@ def drive(path: Path, seconds: float) -> dict[str, int]:
         problem=PROBLEMS["tanh"](size=16, batch_size=4), method=Anderson(), rtol=1e-6, max_iter=100
     )
     end = time.monotonic() + seconds
-    frame = Sweep(base, AXES, repeats=50, seeds=range(100)).run(
+    frame = Sweep(base, AXES, repeats=20, seeds=range(20)).run(
         "serial", path, progress=False, yes=True, should_stop=lambda: time.monotonic() > end
     )
     with Store(path) as store:

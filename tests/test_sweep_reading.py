@@ -1,12 +1,14 @@
 """What pages read of stores: once for all visitors, not on the server's own thread."""
 
+import sqlite3
 import threading
 
 import pandas as pd
 import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, select
 
 import lab.shell  # noqa: F401  the lab is imported as a server imports it
-from andersonn_core.store import Store
+from andersonn_core.store import Store, StoreError
 from andersonn_core.sweeps.frames import measured_frame, sweep_frame
 from lab.sweeps import library
 from lab.sweeps.answers import headline
@@ -112,6 +114,22 @@ def test_figures_are_drawn_from_the_same_numbers_as_the_whole_frame_has(path):
 def test_more_failed_rows_than_a_query_can_name(path):
     with Store(path, read_only=True) as store:
         assert store.reasons(range(1, 40_001)) == dict.fromkeys(range(1, 41), "")
+
+
+def test_a_reader_waits_for_whoever_locks_the_file(tmp_path):
+    path = tmp_path / "locked.sqlite"
+    frame = quietly(quick_sweep(axes={"method.window": [2]}), path)
+    driver = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    driver.execute("PRAGMA locking_mode=EXCLUSIVE")
+    driver.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.5, driver.close).start()
+    with Store(path, read_only=True) as store:
+        assert len(store.rows(frame["spec_id"].iloc[0])) == 2
+
+
+def test_what_arrow_cannot_read_is_a_store_error(path):
+    with Store(path, read_only=True) as store, pytest.raises(StoreError, match="no such table"):
+        store.frame(select(Table("absent", MetaData(), Column("id", Integer))))
 
 
 def test_what_did_not_converge_is_said_in_the_words_of_the_views():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from adbc_driver_manager import Error as ArrowError
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
@@ -53,8 +54,8 @@ def explained(path: Path) -> Iterator[None]:
     """Say in words what SQLite could not do; a damaged file is copied first."""
     try:
         yield
-    except DBAPIError as error:
-        words = str(error.orig)
+    except (DBAPIError, ArrowError) as error:
+        words = str(error.orig if isinstance(error, DBAPIError) else error).partition("\n")[0]
         if any(word in words for word in DAMAGE):
             raise DamagedStoreError(_damaged(path, words)) from error
         if "disk is full" in words or "disk I/O error" in words:

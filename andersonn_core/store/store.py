@@ -19,7 +19,7 @@ from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 from andersonn_core.store.curves import frame_from_bytes, result_from_bytes
 from andersonn_core.store.errors import StoreError
-from andersonn_core.store.opening import check, explained, opened
+from andersonn_core.store.opening import PATIENCE, check, explained, opened
 from andersonn_core.store.rows import FAILED, Row
 from andersonn_core.store.schema import details, members, origins, rows, specs, sweeps
 
@@ -179,6 +179,8 @@ class Store:
         with explained(self.path):
             address = f"file:{quote(str(self.path.resolve()))}?mode=ro"
             with adbc.connect(address) as connection, connection.cursor() as cursor:
+                # a driver that opens or closes the file locks it for a moment
+                cursor.execute(f"PRAGMA busy_timeout={round(1e3 * PATIENCE)}")
                 cursor.execute(words)
                 return cursor.fetch_arrow_table().to_pandas()
 
