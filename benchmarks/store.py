@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from andersonn_core.store import Store
+from benchmarks import minute
 from benchmarks.million import big_sweep, make
 from benchmarks.sweep_views import (
     ARGUMENTS,
@@ -45,7 +46,7 @@ from benchmarks.sweep_views import _wait as wait
 from lab.sweeps.folder import FOLDER_VARIABLE
 
 NAME = "big.sqlite"
-OPENINGS, BRUSHES, QUERIES, PAUSE = 5, 10, 200, 0.7
+OPENINGS, BRUSHES, QUERIES, PAUSE = 3, 10, 200, 0.7
 
 # Looked at in every frame: when each view had its trials and two more frames had been painted.
 DRAWN = """
@@ -238,6 +239,9 @@ def measure(folder: Path) -> bool:
         met &= soon
         time.sleep(3.0)
         met &= answered(page)
+        page.context.close()
+        print("One driver and three readers on one store, for a minute:")
+        met &= minute.shared(folder, browser, url)
         browser.close()
     return met
 

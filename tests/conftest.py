@@ -118,6 +118,7 @@ class LabServer:
     process: subprocess.Popen
     log_file: Path
     recordings: Path  # where it looks for recordings: none, if no test puts one there
+    sweeps: Path  # the folder of its stores
     url: str = ""
     read_up_to: int = 0
 
@@ -149,8 +150,11 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     folder = tmp_path_factory.mktemp("lab")
     log_file = folder / "server.log"
     recordings = folder / "recordings"
+    sweeps = folder / "sweeps"
     recordings.mkdir()
+    sweeps.mkdir()
     environment = os.environ | {
+        "ANDERSON_LAB_SWEEPS": str(sweeps),
         "ANDERSON_LAB_TRAININGS": str(folder / "trainings"),
         "ANDERSON_LAB_RECORDINGS": str(recordings),
         "ANDERSON_LAB_SWEEPS": str(folder / "sweeps"),
@@ -161,7 +165,7 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
-    server = LabServer(process, log_file, recordings)
+    server = LabServer(process, log_file, recordings, sweeps)
     try:
         server.wait_until_it_serves()
         yield server

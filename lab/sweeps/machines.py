@@ -6,7 +6,10 @@ import pandas as pd
 
 
 def machines(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Machine and code version by words, the most frequent first."""
+    """Machine and code version by words, the most frequent first.
+
+    The words stay while a sweep grows: a browser may answer with those of a moment ago.
+    """
     if frame.empty:
         return {}
     names = [name for name in ("device", "code") if name in frame]
@@ -19,11 +22,11 @@ def machines(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     else:  # a million trials take a tenth of a second to be grouped
         counts = pd.Series({tuple(frame[name].iloc[0] for name in names): len(frame)})
     found = {}
-    for key, count in counts.items():
+    for key in counts.index:
         device, code = _pair(key, names)
         words = device or "unknown machine"
         words += f", code {code[:8]}" if several.get("code") else ""
-        found[f"{words} ({count:,} trials)"] = (device, code)
+        found[words] = (device, code)
     return found
 
 

@@ -387,7 +387,7 @@ class SweepViews(pn.viewable.Viewer):
 
     def _warn(self) -> None:
         """Say that seconds of several machines are not mixed."""
-        words = mixed_words(self._machines, str(self.machine.value).rsplit(" (", 1)[0])
+        words = mixed_words(self._machines, str(self.machine.value))
         _write(self.warning, f"<div class='warning' role='note'>{escape(words)}</div>")
         self.warning.visible = bool(words)
 
