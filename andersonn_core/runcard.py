@@ -9,7 +9,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -88,7 +88,7 @@ class RunCard:
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON takes it, with the digest of its content as "sha256"."""
-        return sealed(asdict(self))
+        return sealed(vars(self))
 
     def to_json(self) -> str:
         """Canonical JSON of `to_dict`: sorted keys, no NaN."""
@@ -199,8 +199,10 @@ def _spread(values: Tensor) -> dict[str, float | None]:  # (B,)
     array = values.detach().cpu().double().numpy()
     if not array.size:
         return {"median": None, "worst": None}
-    median = np.quantile(array, 0.5, method="inverted_cdf")
-    return {"median": _number(float(median)), "worst": _number(float(array.max()))}
+    worst = float(array.max())  # NaN where any is
+    # np.quantile(method="inverted_cdf") gives the same, and takes half a millisecond
+    median = float(np.sort(array)[(array.size - 1) // 2]) if worst == worst else worst
+    return {"median": _number(median), "worst": _number(worst)}
 
 
 def _number(value: float) -> float | None:

@@ -3,9 +3,9 @@
 600 trials of the digits DEQ, in blocks that take turns: one process that only solves, two such
 processes at once, a serial sweep, a sweep in two processes. So both gains, the sweep's and that of
 two independent processes, are of the same minutes, whatever else the machine does. Then trials of
-0.2 s or more, in blocks that take turns between two processes and two Dask workers. Last what a
-serial sweep takes beside its solves, in CPU time of this process. Promises are checked, and the
-numbers go to benchmarks/results/sweep.json with this machine's run card.
+0.2 s or more, in blocks that take turns between two processes and two Dask workers. Before all that
+what a serial sweep takes beside its solves, in CPU time of this process. Promises are checked, and
+the numbers go to benchmarks/results/sweep.json with this machine's run card.
 """
 
 from __future__ import annotations
@@ -201,9 +201,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         found = {
+            "overhead": overhead(folder),  # first: a Dask cluster takes this process's time, too
             "gains": gains(arguments.blocks, folder, stack),
             "dask": dask_beside_processes(max(2, arguments.blocks // 2), folder, stack),
-            "overhead": overhead(folder),
             "card": asdict(SHORT.run().card),
         }
     kept = report(found, Console())

@@ -157,7 +157,6 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
         "ANDERSON_LAB_SWEEPS": str(sweeps),
         "ANDERSON_LAB_TRAININGS": str(folder / "trainings"),
         "ANDERSON_LAB_RECORDINGS": str(recordings),
-        "ANDERSON_LAB_SWEEPS": str(folder / "sweeps"),
     }
     command = [sys.executable, "-m", "panel", "serve", "lab/app.py"]
     command += ["--address", "127.0.0.1", "--port", "0"]

@@ -89,7 +89,7 @@ def test_another_visitor_sees_the_same_rows_and_begins_nothing(visit):
     jobs = Jobs()
     first, calls = visit(jobs)
     first.show()
-    run_until(lambda: rows_of(first) == 12, calls)
+    run_until(lambda: first.present and first.present.done == rows_of(first) == 12, calls)
     second, calls = visit(jobs)
     second.show()
     run_until(lambda: rows_of(second) == 12, calls)

@@ -111,6 +111,18 @@ def test_figures_are_drawn_from_the_same_numbers_as_the_whole_frame_has(path):
     pd.testing.assert_frame_equal(brief, whole[[*brief]])
 
 
+def test_the_rows_of_one_spec_are_those_of_the_whole_sweep(path):
+    with Store(path, read_only=True) as store:
+        whole = store.members(1)
+        spec_id = whole["spec_id"].iloc[0]
+        mine = whole[whole["spec_id"] == spec_id].reset_index(drop=True)
+        found = store.rows(spec_id)
+        assert len(found) == 2 and store.rows("none").empty
+    same = [name for name in mine if name not in {"number", "code", "device"}]  # categories there
+    pd.testing.assert_frame_equal(found[same], mine[same])
+    assert found["device"].tolist() == mine["device"].tolist()
+
+
 def test_more_failed_rows_than_a_query_can_name(path):
     with Store(path, read_only=True) as store:
         assert store.reasons(range(1, 40_001)) == dict.fromkeys(range(1, 41), "")

@@ -68,7 +68,8 @@ def frame_from_bytes(blob: bytes) -> pd.DataFrame:
 
 def _to_bytes(table: pa.Table) -> bytes:
     file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd", write_statistics=False)
+    # hardly a residual comes twice: a dictionary of them takes time and room
+    pq.write_table(table, file, compression="zstd", write_statistics=False, use_dictionary=False)
     return file.getvalue()
 
 

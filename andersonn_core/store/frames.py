@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sqlalchemy import Select
 from sqlalchemy.dialects.sqlite import dialect
 
@@ -28,6 +31,27 @@ def read_frame(query: Select[Any], address: str, patience: float) -> pd.DataFram
         copy = Path(folder) / "rows.sqlite"
         _copy(query, address, copy, patience)
         return _read(copy)
+
+
+def read_few(
+    words: str, kinds: Mapping[str, type], values: Mapping[str, Any], address: str, patience: float
+) -> pd.DataFrame:
+    """The rows of a small query, of which a copy would take longer; raises sqlite3.Error.
+
+    `kinds`: the columns' names and types, in order; numbers that are not there are NaN.
+    """
+    connection = sqlite3.connect(address, uri=True, timeout=patience)
+    with closing(connection):
+        found = connection.execute(words, dict(values)).fetchall()
+    columns = zip(*found, strict=True) if found else [()] * len(kinds)
+    return pd.DataFrame({
+        name: _array(values, kind)
+        for (name, kind), values in zip(kinds.items(), columns, strict=True)
+    })  # fmt: skip
+
+
+def _array(values: Sequence[Any], kind: type) -> NDArray[Any]:
+    return np.array(values, object if kind is str else float if None in values else kind)
 
 
 def _copy(query: Select[Any], address: str, copy: Path, patience: float) -> None:

@@ -18,7 +18,7 @@ from andersonn_core.results import SolveResult
 from andersonn_core.runcard import RunCard
 from andersonn_core.store.curves import frame_from_bytes, result_from_bytes
 from andersonn_core.store.errors import StoreError
-from andersonn_core.store.frames import read_frame
+from andersonn_core.store.frames import read_few, read_frame
 from andersonn_core.store.opening import PATIENCE, check, explained, opened, reading_address
 from andersonn_core.store.rows import FAILED, Row
 from andersonn_core.store.schema import details, members, origins, rows, specs, sweeps
@@ -152,10 +152,9 @@ class Store:
 
     def rows(self, spec_id: str) -> pd.DataFrame:
         """The rows of one spec, of every code and device."""
-        return self.frame(
-            select(*COLUMNS, origins.c.code, origins.c.device)
-            .join(origins).where(rows.c.spec_id == spec_id)
-        )  # fmt: skip
+        wanted, address = {"spec_id": spec_id}, reading_address(self.path)
+        with explained(self.path):
+            return read_few(_OF_SPEC_WORDS, _OF_SPEC_KINDS, wanted, address, PATIENCE)
 
     def members(self, sweep: int, only: Collection[str] = ()) -> pd.DataFrame:
         """The rows of a sweep, each with its number; code and device are categories.
@@ -222,6 +221,12 @@ _NEW_OR_FAILED_ROW = _NEW_ROW.on_conflict_do_update(
 _SAME_ROW = select(rows.c.id).where(
     *(rows.c[name] == bindparam(f"same_{name}") for name in (*KEY, "origin"))
 )
+_OF_SPEC = (
+    select(*COLUMNS, origins.c.code, origins.c.device)
+    .join(origins).where(rows.c.spec_id == bindparam("spec_id"))
+)  # fmt: skip
+_OF_SPEC_WORDS = str(_OF_SPEC.compile())
+_OF_SPEC_KINDS = {each.name: each.type.python_type for each in _OF_SPEC.selected_columns}
 _DETAIL = insert(details).prefix_with("OR REPLACE")
 
 

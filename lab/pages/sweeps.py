@@ -100,7 +100,8 @@ class Sweeps(pn.viewable.Viewer):
         self.setup = SetupCard(lambda: schedule(self._planned_anew))
         files = {"sweep.csv": self._csv, "sweep.parquet": self._parquet, "sweep.html": self._html}
         self.stores = StoreCard(lambda: schedule(self._choose), files, self._compare, self._card)
-        self.views = SweepViews(colors, self._curves, self._open_row, schedule)
+        below = [grid(self.stores, name="lab-strip")]
+        self.views = SweepViews(colors, self._curves, self._open_row, schedule, below)
         self.reader = workers(self.publish)
         self.setup.offer(axis_choices(self.base), SweepSetup())
         controls.param.watch(lambda _: schedule(self._planned_anew), "revision")
@@ -285,8 +286,7 @@ class Sweeps(pn.viewable.Viewer):
     def parts(self) -> tuple[Any, Any]:
         """The answer, and the cards below it."""
         below = pn.Column(
-            grid(self.setup, name="lab-strip"), self.views,
-            grid(self.stores, name="lab-strip"), self.visitor,
+            grid(self.setup, name="lab-strip"), self.views, self.visitor,
             sizing_mode="stretch_width", css_classes=["lab-figures"], margin=0,
             stylesheets=[STYLE],
         )  # fmt: skip

@@ -118,9 +118,9 @@ def list_sweeps(store: Store) -> list[Listed]:
 
 
 def _state(path: Path) -> State:
-    """Time of change and size of a store's file and of its log."""
+    """Time of change and size of a store's file and of its log, which readers make anew, empty."""
     found = [each.stat() for each in (path, Path(f"{path}-wal")) if each.exists()]
-    return tuple((each.st_mtime_ns, each.st_size) for each in found)
+    return tuple((each.st_mtime_ns, each.st_size) for each in found if each.st_size)
 
 
 def _settled(state: State) -> bool:

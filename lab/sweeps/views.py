@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ import panel as pn
 import panel_material_ui as pmui
 
 from lab.later import call_later
-from lab.pages.card import STYLE, escape, grid, text
+from lab.pages.card import STYLE, Later, escape, grid, text
 from lab.pages.convergence import Schedule, together
 from lab.pages.map_card import SEGMENTS
 from lab.sweeps import curves, heat, parallel, raster, scatter
@@ -52,7 +52,8 @@ class SweepViews(pn.viewable.Viewer):
 
     `read_curves(rows, most)` gives the columns row, evaluation, seconds and level of these stored
     rows; with a `schedule` it is called from a thread of its own. `opened(row)` is told which trial
-    a visitor wants to see. Without a `schedule` everything happens at once.
+    a visitor wants to see. Without a `schedule` everything happens at once. `below`: what comes
+    below the views.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class SweepViews(pn.viewable.Viewer):
         read_curves: curves.Read,
         opened: Callable[[int], None],
         schedule: Schedule | None = None,
+        below: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         self.colors, self._read, self._opened = colors, read_curves, opened
@@ -77,14 +79,14 @@ class SweepViews(pn.viewable.Viewer):
         self._planned: int | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sweep curves")
         self._request, self._next, self._waiting, self._filling = 0, 0.0, False, False
-        self._compiling, self._drawing = False, 0
-        self._build()
+        self._compiling, self._drawing, self._whole = False, 0, False
+        self._build(below)
         for view in self.views.values():
             view.paint(colors)
 
     # -- building ---------------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def _build(self, below: Sequence[Any]) -> None:
         self.quantity = view_select("color")
         self.x, self.y = view_select("across"), view_select("up")
         self.across, self.up = view_select("across", 150), view_select("up", 150)
@@ -118,6 +120,28 @@ class SweepViews(pn.viewable.Viewer):
             ),
         }  # fmt: skip
         self.cards[curves.NAME].panes[1].visible = False
+        scattered, lower = self.cards[scatter.NAME], [*self.cards.values()][2:]
+        self.rest = (
+            Later(scattered, visible=True, css_classes=["lab-cell"], stylesheets=[STYLE]),
+            Later(grid(*lower, name="lab-strip"), *below, visible=True),
+        )  # fmt: skip
+        if pn.state.curdoc is not None and pn.state.loaded:
+            self.heat.figure.on_change("inner_width", lambda attr, old, new: self._complete())
+        else:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Put the other views into the page.
+
+        Into one that stands, once the browser has laid out the heat map: at once it would show
+        none of them for a second more; and before, it would still be making the first widgets,
+        make them twice, and throw where it removes those that were not mounted yet.
+        """
+        if not self._whole:
+            self._whole = True
+            with together():
+                for part in self.rest:  # two: Panel walks through the whole page for each
+                    part.show()
 
     # -- trials -----------------------------------------------------------------------------------
 
@@ -415,8 +439,7 @@ class SweepViews(pn.viewable.Viewer):
         )  # fmt: skip
         return pn.Column(
             self.warning, self.machine, self.sentence, self.how, head,
-            grid(self.cards[heat.NAME], self.cards[scatter.NAME], name="lab-strip"),
-            grid(self.cards[parallel.NAME], self.cards[curves.NAME], name="lab-strip"),
+            grid(self.cards[heat.NAME], self.rest[0], name="lab-strip"), self.rest[1],
             sizing_mode="stretch_width", margin=(12, 0, 0, 0), stylesheets=[STYLE],
         )  # fmt: skip
 
