@@ -68,7 +68,9 @@ HOOK = """
 """
 FRAME = """
 (name) => {
-  const view = window.lab.plots[name], box = view.el.getBoundingClientRect();
+  const view = window.lab.plots[name];
+  view.el.scrollIntoView({block: 'nearest'});
+  const box = view.el.getBoundingClientRect();
   const frame = view.frame.bbox;
   return [box.x + frame.x, box.y + frame.y, frame.width, frame.height];
 }

@@ -246,9 +246,24 @@ def test_exports_hold_every_row_and_the_report_needs_no_network(visit):
     assert list(again) == list(page._rows()) and len(again) == 12
     assert len(pd.read_parquet(page._parquet())) == 12
     report = page._html().getvalue().decode()
-    assert "Best of 6 settings" in report and page._card().spec_id in report
+    assert "Best of 6 settings" in report and page._card()[1].spec_id in report
     assert not re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=", report)
     assert report.count("data-root-id=") == 4
+
+
+def test_how_a_trial_was_made_is_told_of_the_first_one_that_is_selected(visit):
+    page, calls = visit()
+    page.show()
+    run_until(lambda: rows_of(page) == 12, calls)
+    made = page.stores.made
+    page.stores._unfold()
+    assert made.visible and "window m 1, mixing \N{GREEK SMALL LETTER BETA} 0.5" in made.object
+    page.views.heat._brushed((1.7, 2.4, 0.7, 1.4))  # the last cell
+    run_until(lambda: "window m 3, mixing \N{GREEK SMALL LETTER BETA} 1" in made.object, calls)
+    with Store(path_of(OWN)) as store:
+        row = page.views.first_selected[1]
+        assert store.card(row).spec["method"]["window"] == 3
+        assert store.card(row).spec_id in made.object
 
 
 def test_two_stores_are_compared_in_words(visit, folder):

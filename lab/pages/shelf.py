@@ -163,7 +163,7 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def card_table(cards: Mapping[str, RunCard]) -> str:
-    """The run cards of a picture in words."""
+    """Run cards in words, by methods or by whatever tells them apart."""
     if not cards:
         return ""
     first = next(iter(cards.values()))
@@ -174,7 +174,7 @@ def card_table(cards: Mapping[str, RunCard]) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in first.versions.items()),
     }
     facts |= {
-        f"spec id, {LABELS[name]}": card.spec_id or "a map of your own"
+        f"spec id, {LABELS.get(name, name)}": card.spec_id or "a map of your own"
         for name, card in cards.items()
     }
     rows = "".join(

@@ -94,7 +94,7 @@ class StoreCard(Card):
         choose: Callable[[], None],
         files: dict[str, Callable[[], io.BytesIO]],
         compare: Callable[[str], str],
-        card: Callable[[], RunCard | None],
+        card: Callable[[], tuple[str, RunCard] | None],
     ) -> None:
         super().__init__()
         self._choose, self._card, self._busy = choose, card, False
@@ -122,10 +122,14 @@ class StoreCard(Card):
             self.compared.object = escape(words)
 
     def _unfold(self) -> None:
-        card = self._card()
-        if card is not None:
-            self.made.object = card_table({card.spec["method"]["name"]: card})
+        if (found := self._card()) is not None:
             self.made.visible = not self.made.visible
+            self.show_card(*found)
+
+    def show_card(self, words: str, card: RunCard) -> None:
+        """The run card of a trial, which `words` name, if cards are looked at."""
+        if self.made.visible:
+            self.made.object = card_table({words: card})
 
     def offer(
         self, stores: Sequence[str], store: str, listed: Sequence[Listed], sweep: str

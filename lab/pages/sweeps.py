@@ -102,6 +102,7 @@ class Sweeps(pn.viewable.Viewer):
         self.stores = StoreCard(lambda: schedule(self._choose), files, self._compare, self._card)
         below = [grid(self.stores, name="lab-strip")]
         self.views = SweepViews(colors, self._curves, self._open_row, schedule, below)
+        self.views.selected = lambda: schedule(self._selected)
         self.reader = workers(self.publish)
         self.setup.offer(axis_choices(self.base), SweepSetup())
         controls.param.watch(lambda _: schedule(self._planned_anew), "revision")
@@ -249,17 +250,24 @@ class Sweeps(pn.viewable.Viewer):
         return io.BytesIO(self._rows().to_parquet(index=False))
 
     def _html(self) -> io.BytesIO:
-        card, present = self._card(), self.present
-        if card is None or present is None:
+        found, present = self._card(), self.present
+        if found is None or present is None:
             return io.BytesIO(b"<!DOCTYPE html><title>A sweep</title><p>No trials yet.</p>")
-        return io.BytesIO(report(self._rows(), present.axes, self._curves, card).encode())
+        return io.BytesIO(report(self._rows(), present.axes, self._curves, *found).encode())
 
-    def _card(self) -> RunCard | None:
-        """The run card of the first trial that is shown."""
-        if self.sheet is None or self.sheet.frame.empty:
+    def _card(self) -> tuple[str, RunCard] | None:
+        """The run card of the first trial that is selected, and which it is."""
+        first = None if self.sheet is None else self.views.first_selected
+        if first is None:
             return None
+        words, row = first
         with Store(path_of(self.store), read_only=True) as store:
-            return store.card(int(self.sheet.frame["row"].iloc[0]))
+            return words, store.card(row)
+
+    def _selected(self) -> None:
+        """Another selection, another trial."""
+        if self.stores.made.visible and (found := self._card()) is not None:
+            self.stores.show_card(*found)
 
     def _compare(self, name: str) -> str:
         try:

@@ -44,9 +44,10 @@ def report(
     frame: pd.DataFrame,
     axes: Mapping[str, Sequence[Any]],
     read_curves: curves.Read,
+    trial: str,
     card: RunCard,
 ) -> str:
-    """The whole page as text: answer, figures, the best settings, and where it came from."""
+    """The whole page as text: answer, figures, the best settings, and the run card of a trial."""
     views = SweepViews(palette(False), read_curves, lambda row: None)
     views.open(Sheet(frame, axes))
     figures = [views.heat.drawn, views.scatter.figure, views.parallel.figure,
@@ -62,8 +63,8 @@ def report(
         f"<p>{len(frame):,} trials on {html.escape(devices)}; report of {made}.</p>"
         f"<div class='figures'>{_drawn(figures)}</div>"
         f"<h2>Settings, the best first</h2>{_table(frame, axes)}"
-        "<h2>How was this made?</h2><p>The run card of the first trial; save it as card.json, and "
-        "<code>python -m andersonn_core rerun card.json</code> says whether the numbers agree.</p>"
+        f"<h2>How was this made?</h2><p>The run card of {html.escape(trial)}; save it as card.json, "
+        "and <code>python -m andersonn_core rerun card.json</code> says whether the numbers agree.</p>"
         f"<pre>{html.escape(card.to_json())}</pre></body></html>"
     )
 

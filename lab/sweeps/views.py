@@ -67,6 +67,7 @@ class SweepViews(pn.viewable.Viewer):
         super().__init__()
         self.colors, self._read, self._opened = colors, read_curves, opened
         self._schedule = schedule
+        self.selected: Callable[[], None] = lambda: None  # told of another selection
         self.selection = Selection(self._selected)
         self.heat = heat.Heat(self._brush, lambda index: opened(int(self.trials.rows[index])))
         self.scatter = scatter.Scatter(self._brush)
@@ -244,6 +245,16 @@ class SweepViews(pn.viewable.Viewer):
                 view.forget()
         with together():
             self._draw()
+            self.selected()
+
+    @property
+    def first_selected(self) -> tuple[str, int] | None:
+        """The first trial that is selected, or the first one: in words, and its row."""
+        if not hasattr(self, "trials") or not self.trials.count:
+            return None
+        mask = self.selection.mask(self.trials)
+        index = 0 if mask is None else int(mask.argmax())
+        return self.trials.setting(index), int(self.trials.rows[index])
 
     def forget(self) -> None:
         """Select nothing."""
