@@ -17,11 +17,13 @@ from andersonn_core.runcard import device_name
 from lab.controls import Controls
 from lab.gate import Gate
 from lab.later import call_later
-from lab.pages import PAGES, Convergence, Crossover, Sweeps, Train
 from lab.pages.card import escape, grid, text
-from lab.pages.convergence import SETTLED, together
+from lab.pages.convergence import SETTLED, Convergence, together
+from lab.pages.crossover import Crossover
 from lab.pages.navigation import Navigation
 from lab.pages.rail import Rail
+from lab.pages.sweeps import Sweeps
+from lab.pages.train import Train
 from lab.quantities import QUANTITIES
 from lab.sweeps.link import STORE, SWEEP, sweep_from_query, sweep_to_fields
 from lab.theme import material_theme, palette
@@ -29,6 +31,7 @@ from lab.training import link
 from lab.url import choice_from_query, from_query, pins_from_query, to_query
 from lab.wire import presence
 
+PAGES = {"Convergence": Convergence, "Crossover": Crossover, "Train": Train, "Sweeps": Sweeps}
 OWN = ["Axis", "Grid", "Figure", "Plot", "Title", "ColorBar"]  # what our palette paints
 FIRST, SPEEDUP = next(iter(PAGES)), next(iter(QUANTITIES))  # as long as the link is silent
 KNOWN = (

@@ -1,6 +1,7 @@
 """Imports go one way, the core stays light, and no file is tied to one machine."""
 
 import ast
+import graphlib
 import importlib.util
 import re
 import shutil
@@ -163,6 +164,20 @@ def test_the_core_never_imports_the_lab():
         tops = {used.split(".")[0] for used in imports(path)}
         assert not tops & {"lab", "tests", "benchmarks", "notebooks"}, name(path)
         assert not tops & {"panel", "panel_material_ui", "bokeh", "holoviews", "param"}, name(path)
+
+
+def test_no_module_of_the_lab_needs_one_that_needs_it():
+    """Packages are modules, too: importing lab.pages.card runs lab/pages/__init__.py."""
+    paths = sorted((ROOT / "lab").rglob("*.py"))
+    named = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    named = {key.removesuffix(".__init__"): path for key, path in named.items()}
+    needs = {}
+    for key, path in named.items():
+        names = imports(path, inside_functions=False)
+        parents = {each.rpartition(".")[0] for each in names}
+        packages = {each.rpartition(".")[0] for each in parents}
+        needs[key] = (names | parents | packages) & named.keys() - {key}
+    graphlib.TopologicalSorter(needs).prepare()  # CycleError names the circle
 
 
 def test_the_lab_imports_no_notebook_test_or_benchmark():

@@ -24,7 +24,8 @@ from lab.controls import Controls
 from lab.figures.phase_map import PhaseMap, _border
 from lab.figures.predicted import hits
 from lab.grid import Grid, News
-from lab.pages import Convergence, Crossover
+from lab.pages.convergence import Convergence
+from lab.pages.crossover import Crossover
 from lab.phase import STRIDES, Cell, Plan, Setting, Spread, leaders, measured
 from lab.pool import Pool, Slot, Slots
 from lab.quantities import BALANCES, QUANTITIES

@@ -19,9 +19,8 @@ from lab.figures import curves
 from lab.figures.curves import METHODS as ROLES
 from lab.figures.curves import CurvePair
 from lab.figures.heatmap import MOST_RESTARTS
-from lab.pages import Convergence
 from lab.pages.answer import STALE
-from lab.pages.convergence import PACE
+from lab.pages.convergence import PACE, Convergence
 from lab.pages.polynomial import PLAIN, ROOTS, roots_of
 from lab.pages.widgets import bound_widget
 from lab.pins import MOST, Pin, Pins

@@ -16,7 +16,7 @@ from andersonn_core import PROBLEMS, Anderson, KnobError, SolveSpec, Sweep
 from andersonn_core.store import Store
 from andersonn_core.sweeps.file import SweepFile
 from lab.controls import Controls
-from lab.pages import Sweeps
+from lab.pages.sweeps import Sweeps
 from lab.sweeps import jobs as jobs_module
 from lab.sweeps.answers import headline
 from lab.sweeps.folder import OWN, path_of, schedulers, stores

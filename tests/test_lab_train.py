@@ -18,7 +18,7 @@ from test_lab_browser import lasting_findings
 from andersonn_core import KnobError
 from andersonn_core.models import build_model
 from lab.controls import Controls
-from lab.pages import Train
+from lab.pages.train import Train
 from lab.pages.train_cards import View
 from lab.pages.train_rail import SUMMARY
 from lab.pool import Pool, Slot

@@ -63,8 +63,9 @@ def report(
         f"<p>{len(frame):,} trials on {html.escape(devices)}; report of {made}.</p>"
         f"<div class='figures'>{_drawn(figures)}</div>"
         f"<h2>Settings, the best first</h2>{_table(frame, axes)}"
-        f"<h2>How was this made?</h2><p>The run card of {html.escape(trial)}; save it as card.json, "
-        "and <code>python -m andersonn_core rerun card.json</code> says whether the numbers agree.</p>"
+        f"<h2>How was this made?</h2><p>The run card of {html.escape(trial)}; save it as "
+        "card.json, and <code>python -m andersonn_core rerun card.json</code> says whether the "
+        "numbers agree.</p>"
         f"<pre>{html.escape(card.to_json())}</pre></body></html>"
     )
 
