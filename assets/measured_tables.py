@@ -76,6 +76,27 @@ def _memory_row(row: dict[str, Any], evals: list[str]) -> str:
     return f"| `{row['gradient']}` | {row['inner_channels']} | {peaks} | {row['verdict']} |"
 
 
+def sweep_block() -> str:
+    """What `make bench-sweep` found, as a sentence with the spread of each ratio."""
+    if not (RESULTS / "sweep.json").exists():
+        return "`make bench-sweep` writes what it finds here."
+    found = json.loads((RESULTS / "sweep.json").read_text())
+    gains, dask, cost, card = (found[name] for name in ("gains", "dask", "overhead", "card"))
+    return (
+        f"Measured on {card['date'][:10]}, {card['device']}, 2 cores (`make bench-sweep`): two "
+        f"independent busy processes are {_ratio(gains['independent gain'])} times as fast as one, "
+        f"and two workers of `processes` reach {_ratio(gains['ratios'])} of that; a Dask cluster "
+        f"of two workers takes {_ratio(dask['ratios'])} of their time, with trials of "
+        f"{dask['seconds of a trial']:.1f} s; a serial trial takes "
+        f"{1e3 * cost['seconds of a trial']:.0f} ms beside its solve."
+    )
+
+
+def _ratio(values: list[float]) -> str:
+    """The median with the smallest and the largest."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
 def plugin_table() -> str:
     """One row per torchdeq program and solver of ours, beside torchdeq's, as last measured."""
     if not (RESULTS / "plugin.json").exists():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from claims import claims_tables
-from measured_tables import memory_table, plugin_table, training_block
+from measured_tables import memory_table, plugin_table, sweep_block, training_block
 
 from andersonn_core import GRADIENTS, METHODS, PROBLEMS
 from andersonn_core.deq import EquilibriumKnobs, GradientSpec
@@ -65,6 +65,7 @@ def tables() -> dict[str, str]:
     knobs |= {"train": knob_table(TrainSpec, EquilibriumKnobs)}
     listed = {"problems": problem_table(), "gradients": gradient_table()}
     measured = {"training": training_block(), "memory": memory_table(), "plugin": plugin_table()}
+    measured["sweep"] = sweep_block()
     return knobs | listed | measured | {"claims": claims_tables()}
 
 
