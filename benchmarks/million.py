@@ -1,7 +1,7 @@
 """A store of a million rows: a made-up sweep of 15 windows x 10 mixings x 8 batch sizes.
 
 Each of the 1,200 settings has 28 seeds x 30 repeats: 1,008,000 trials. Statuses and measures are
-those of `sweep_views.trials`. A real solve was run for each window and mixing; the first 840 rows
+made up by `trials`. A real solve was run for each window and mixing; the first 840 rows
 and every twentieth of the rest have its card and curves (all of them would take 4 GB).
 """
 
@@ -23,13 +23,42 @@ from andersonn_core.store import Row, Store
 from andersonn_core.store.opening import opened
 from andersonn_core.store.schema import details, members, origins, rows, specs
 from andersonn_core.sweeps.trial import Trial, run_trial
-from benchmarks.sweep_views import BATCHES, MIXINGS, REPEATS, SEEDS, WINDOWS, trials
 
+WINDOWS, MIXINGS, BATCHES = np.arange(1, 16), np.arange(1, 11) / 10, 2 ** np.arange(8)
+SEEDS, REPEATS = 28, 30
 BASE = SolveSpec(
     problem=PROBLEMS["tanh"](size=64, batch_size=4), method=Anderson(), rtol=1e-6, max_iter=400
 )
 EACH, KEPT, AT_ONCE = SEEDS * REPEATS, 20, 50_000
 MEASURES = ["num_evals", "seconds", "relative_residual"]
+
+
+def trials() -> pd.DataFrame:
+    """A made-up sweep with all the ways to end."""
+    rng = np.random.default_rng(0)
+    axes = (WINDOWS, MIXINGS, BATCHES, np.arange(SEEDS), np.arange(REPEATS))
+    window, mixing, batch, seed, repeat = (
+        each.ravel() for each in np.meshgrid(*axes, indexing="ij")
+    )
+    count = len(window)
+    level = 8 + 120 * np.exp(-window / 3) + 30 * (1 - mixing) ** 2 + 1.2 * np.abs(window - 8)
+    evaluations = np.round(level * rng.lognormal(0, 0.12, count)).clip(4, 400)
+    status, chance = np.full(count, "CONVERGED", object), rng.uniform(size=count)
+    status[(mixing > 0.9) & (window <= 2)] = "DIVERGED"
+    status[chance < 0.01] = "STALLED"
+    status[(mixing < 0.2) & (chance < 0.7)] = "MAX_ITER"
+    status[chance > 0.997] = "FAILED"
+    evaluations[status == "MAX_ITER"] = 400
+    evaluations[status == "FAILED"] = np.nan
+    cost = 2e-4 + 1.5e-5 * batch * (1 + window / 10)
+    return pd.DataFrame(
+        {
+            "method.window": window, "method.mixing": mixing, "problem.batch_size": batch,
+            "seed": seed, "repeat": repeat, "row": np.arange(count), "status": status,
+            "num_evals": evaluations, "seconds": evaluations * cost * rng.lognormal(0, 0.08, count),
+            "relative_residual": 10 ** rng.uniform(-6, -5, count), "device": "made up", "code": "0",
+        }
+    )  # fmt: skip
 
 
 def big_sweep() -> Sweep:

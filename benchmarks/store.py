@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,25 +29,15 @@ from typing import Any
 
 from andersonn_core.store import Store
 from benchmarks import minute
+from benchmarks.brushing import CELLS, LINES, POINTS, brushes, wait
 from benchmarks.million import big_sweep, make
-from benchmarks.sweep_views import (
-    ARGUMENTS,
-    BOXES,
-    CELLS,
-    CHROMIUM,
-    HOOK,
-    LINES,
-    POINTS,
-    ROOT,
-    brush,
-    quantile,
-)
-from benchmarks.sweep_views import _answers as answers
-from benchmarks.sweep_views import _wait as wait
 from lab.sweeps.folder import FOLDER_VARIABLE
 
 NAME = "big.sqlite"
-OPENINGS, BRUSHES, QUERIES, PAUSE = 3, 10, 200, 0.7
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+OPENINGS, BRUSHES, QUERIES = 5, 10, 200
 
 # Looked at in every frame: when each view had its trials and two more frames had been painted.
 DRAWN = """
@@ -79,6 +70,15 @@ IDLE = """
 }
 """
 ALL_DRAWN = "(count) => Object.values(window.drawn).filter((each) => each).length == count"
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -133,20 +133,6 @@ def bare(browser: Any, url: str) -> float:
     return seconds
 
 
-def brushes(page: Any, count: int) -> dict[str, list[float]]:
-    """Milliseconds of brushes in each of the three views."""
-    wait(lambda: page.evaluate(HOOK, [CELLS, POINTS, LINES]), "the page shows no views")
-    times: dict[str, list[float]] = {}
-    for name, box in BOXES.items():
-        times[name] = []
-        for number in range(count):
-            times[name].append(brush(page, name, box(number)))
-            time.sleep(PAUSE)
-        page.get_by_role("button", name="Clear selection").click()
-        time.sleep(2 * PAUSE)
-    return times
-
-
 def query(path: Path) -> list[float]:
     """Milliseconds of reading the rows of one spec, of another one each time."""
     spec_ids, times = [spec.spec_id for spec in _some(QUERIES)], []
@@ -163,6 +149,12 @@ def _some(count: int) -> list[Any]:
     plan = big_sweep().plan
     points = list(plan.points())
     return [plan.spec_at(points[k * len(points) // count]) for k in range(count)]
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """The value below which this part of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def share() -> float:
