@@ -46,6 +46,7 @@ export function render({model}) {
 """
 STYLE = """
 nav { display: flex; gap: 18px; white-space: nowrap; }
+@media (max-width: 480px) { nav { gap: 8px; margin-left: -12px; } }
 a {
   color: var(--panel-on-secondary-color, #51606f); text-decoration: none;
   font: 500 14px Roboto, "Helvetica Neue", Arial, sans-serif;

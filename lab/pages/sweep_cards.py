@@ -13,6 +13,7 @@ from andersonn_core import RunCard
 from lab.pages.card import STYLE, Card, escape, text
 from lab.pages.shelf import card_table
 from lab.sweeps.answers import short
+from lab.sweeps.card import WIDE
 from lab.sweeps.folder import schedulers
 from lab.sweeps.library import Listed
 from lab.sweeps.setup import MOST_AXES, SweepSetup
@@ -28,13 +29,13 @@ class SetupCard(Card):
     def __init__(self, changed: Callable[[], None]) -> None:
         super().__init__()
         self._changed, self._busy = changed, False
-        self.names = [_select(f"axis {1 + place}", 130) for place in range(MOST_AXES)]
+        self.names = [_select(f"axis {1 + place}", width=130) for place in range(MOST_AXES)]
         self.values = [_field("values", "1:9, or 0.6,0.8,1") for _ in range(MOST_AXES)]
         self.seeds = _field("seeds", "0:2", width=90)
         self.repeats = pmui.IntInput(
             label="repeats", value=1, start=1, end=100, width=90, size="small", margin=(8, 8, 0, 0)
         )
-        self.engine = _select("runs on", 230)
+        self.engine = _select("runs on", width=230)
         self.engine.param.update(options=[HERE, PROCESSES, *schedulers()], value=HERE)
         self.rows = [
             pn.Row(name, field, margin=0, stylesheets=[STYLE])
@@ -77,10 +78,10 @@ class SetupCard(Card):
             self._busy = False
 
     def __panel__(self) -> pn.viewable.Viewable:
-        last = pn.Row(self.seeds, self.repeats, self.engine, margin=0, stylesheets=[STYLE])
         rows = pn.FlexBox(
-            *self.rows, last, sizing_mode="stretch_width", margin=0, stylesheets=[STYLE]
-        )
+            *self.rows, self.seeds, self.repeats, self.engine,
+            sizing_mode="stretch_width", margin=0, stylesheets=[STYLE],
+        )  # fmt: skip
         return self.boxed(rows, noted=False)
 
 
@@ -98,8 +99,8 @@ class StoreCard(Card):
     ) -> None:
         super().__init__()
         self._choose, self._card, self._busy = choose, card, False
-        self.store, self.sweep = _select("store", 220), _select("sweep", 420)
-        self.other = _select("compare with", 220)
+        self.store, self.sweep = _select("store", width=220), _select("sweep", **WIDE)
+        self.other = _select("compare with", width=220)
         for widget in (self.store, self.sweep):
             widget.param.watch(lambda _: self._chosen(), "value")
         self.other.param.watch(lambda event: self._compare(compare, event.new), "value")
@@ -182,8 +183,8 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
     return {short(name) if brief.count(short(name)) == 1 else name: name for name in names}
 
 
-def _select(label: str, width: int) -> Any:
-    return pmui.Select(label=label, options=[], size="small", width=width, margin=(8, 8, 0, 0))
+def _select(label: str, **size: Any) -> Any:
+    return pmui.Select(label=label, options=[], size="small", margin=(8, 8, 0, 0), **size)
 
 
 def _field(label: str, example: str, width: int = 130) -> Any:

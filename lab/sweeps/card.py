@@ -23,16 +23,18 @@ class ViewCard(Card):
     def __panel__(self) -> pn.viewable.Viewable:
         head = pn.Row(
             self.heading, *self.widgets, sizing_mode="stretch_width", align="start", margin=0,
-            height=44 if self.widgets else 22, stylesheets=[STYLE],
+            height=44 if self.widgets else 22, css_classes=["lab-head"], stylesheets=[STYLE],
         )  # fmt: skip
         return self.framed(head, self.note, *self.panes)
 
 
+WIDE = {"sizing_mode": "stretch_width", "width": None, "max_width": 420}  # less on a telephone
 SMALL = {"& .MuiSelect-select": {"fontSize": "13px"}}
 
 
-def view_select(name: str, width: int = 114) -> Any:
+def view_select(name: str, **size: Any) -> Any:
     """A small select beside a title; its options come with the trials."""
+    settings = {"width": 114} | size
     return pmui.Select(
-        label=name, options=[], size="small", width=width, margin=(4, 0, 0, 8), sx=SMALL
+        label=name, options=[], size="small", margin=(4, 0, 0, 8), sx=SMALL, **settings
     )

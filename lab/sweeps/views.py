@@ -19,7 +19,7 @@ from lab.pages.card import STYLE, Later, escape, grid, text
 from lab.pages.convergence import Schedule, together
 from lab.pages.map_card import SEGMENTS
 from lab.sweeps import curves, heat, parallel, raster, scatter
-from lab.sweeps.card import ViewCard, view_select
+from lab.sweeps.card import WIDE, ViewCard, view_select
 from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
 from lab.sweeps.machines import mixed_words
 from lab.sweeps.quantities import Keeper, available
@@ -90,8 +90,8 @@ class SweepViews(pn.viewable.Viewer):
     def _build(self, below: Sequence[Any]) -> None:
         self.quantity = view_select("color")
         self.x, self.y = view_select("across"), view_select("up")
-        self.across, self.up = view_select("across", 150), view_select("up", 150)
-        self.machine = view_select("machine", 420)
+        self.across, self.up = view_select("across", width=150), view_select("up", width=150)
+        self.machine = view_select("machine", **WIDE)
         self.by = pmui.RadioButtonGroup(
             options={"evaluations": "evaluation", "seconds": "seconds"}, value="evaluation",
             size="small", color="primary", sx=SEGMENTS, margin=(4, 0, 4, 8),
@@ -122,8 +122,9 @@ class SweepViews(pn.viewable.Viewer):
         }  # fmt: skip
         self.cards[curves.NAME].panes[1].visible = False
         scattered, lower = self.cards[scatter.NAME], [*self.cards.values()][2:]
+        beside = {"css_classes": ["lab-cell", "lab-place"], "stylesheets": [STYLE]}
         self.rest = (
-            Later(scattered, visible=True, css_classes=["lab-cell"], stylesheets=[STYLE]),
+            Later(scattered, visible=True, **beside),
             Later(grid(*lower, name="lab-strip"), *below, visible=True),
         )  # fmt: skip
         if pn.state.curdoc is not None and pn.state.loaded:
@@ -451,7 +452,8 @@ class SweepViews(pn.viewable.Viewer):
         return pn.Column(
             self.warning, self.machine, self.sentence, self.how, head,
             grid(self.cards[heat.NAME], self.rest[0], name="lab-strip"), self.rest[1],
-            sizing_mode="stretch_width", margin=(12, 0, 0, 0), stylesheets=[STYLE],
+            sizing_mode="stretch_width", margin=(12, 0, 0, 0), css_classes=["lab-views"],
+            stylesheets=[STYLE],
         )  # fmt: skip
 
 
