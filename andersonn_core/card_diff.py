@@ -100,7 +100,7 @@ def _part(name: str) -> str | None:
 
 
 def _labels(differences: tuple[Difference, ...]) -> str:
-    """The names; of two methods, or other specs, that are not of one kind only that."""
+    """The names; a seed's once; of two methods, or other specs, of different kinds only that."""
     names = {each.name for each in differences}
     kinds = {name.removesuffix("name") for name in names if name.endswith(".name")}
     told = (
@@ -108,4 +108,7 @@ def _labels(differences: tuple[Difference, ...]) -> str:
         for each in differences
         if each.name.endswith(".name") or not any(each.name.startswith(kind) for kind in kinds)
     )
-    return ", ".join(dict.fromkeys(told))
+    labels = dict.fromkeys(told)
+    if any(label.endswith(".seed") for label in labels):  # the card itself names it, too
+        labels.pop("seed", None)
+    return ", ".join(labels)

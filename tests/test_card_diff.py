@@ -45,6 +45,11 @@ def test_a_knob_is_named_as_a_sweep_names_its_axis(card):
     assert "These numbers differ: " in sentence and "num_evals" in sentence
 
 
+def test_another_seed_is_named_once(card):
+    other = SPEC.replace(**{"problem.seed": 5}).run().card
+    assert diff_cards(card, other).sentence.startswith("The runs differ in problem.seed. ")
+
+
 def test_knobs_that_one_of_them_lacks_are_absent(card):
     other = SPEC.replace(method=Picard()).run().card
     found = names(card, other)

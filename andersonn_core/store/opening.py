@@ -155,8 +155,10 @@ def _recognized(engine: Engine, path: Path) -> bool:
 
 
 def _size(path: Path, end: str) -> int:
-    beside = Path(f"{path}{end}")
-    return beside.stat().st_size if beside.exists() else 0
+    try:  # not `exists` first: a driver removes its journal at any moment
+        return Path(f"{path}{end}").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _make_tables(engine: Engine) -> None:

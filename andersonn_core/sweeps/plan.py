@@ -115,10 +115,6 @@ class Plan:
         for *values, sample in itertools.product(*grid, joint):
             yield dict(zip(names, (*values, *sample), strict=True))
 
-    def device_of(self, spec: SolveSpec | TrainSpec) -> str:
-        """What the spec calls the device that it runs on."""
-        return spec.problem.device if isinstance(spec, SolveSpec) else spec.device
-
     def trials(self) -> Iterator[tuple[int, Trial, SolveSpec | TrainSpec]]:
         """The number, the trial and its spec (but for the seed) at each place."""
         numbers, code, seed_name = itertools.count(), code_version(), SEED_OF[self.kind]

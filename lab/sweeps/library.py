@@ -119,8 +119,16 @@ def list_sweeps(store: Store) -> list[Listed]:
 
 def _state(path: Path) -> State:
     """Time of change and size of a store's file and of its log, which readers make anew, empty."""
-    found = [each.stat() for each in (path, Path(f"{path}-wal")) if each.exists()]
-    return tuple((each.st_mtime_ns, each.st_size) for each in found if each.st_size)
+    return tuple(each for each in map(changed, (path, Path(f"{path}-wal"))) if each[1])
+
+
+def changed(file: Path) -> tuple[int, int]:
+    """Time of change and size; 0 for a file that is not there."""
+    try:  # a driver that ends removes its log
+        found = file.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def _settled(state: State) -> bool:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from andersonn_core.store import Store
 from andersonn_core.sweeps.frames import curve_frame
-from lab.sweeps.library import LIBRARY, Listed, chosen_of
+from lab.sweeps.library import LIBRARY, Listed, changed, chosen_of
 from lab.sweeps.sheet import Sheet
 
 POLL = 0.5  # seconds between two looks at whether a sweep has grown
@@ -87,7 +87,7 @@ class Reader:
             self._schedule(lambda: self._publish(news))
 
     def _read(self, path: Path, sweep_id: str) -> News:
-        if not path.exists() or not path.stat().st_size:  # its driver is about to make it
+        if not changed(path)[1]:  # its driver is about to make it
             return News([], sweep_id, None)
         listed = LIBRARY.listed(path)
         chosen = chosen_of(listed, sweep_id)

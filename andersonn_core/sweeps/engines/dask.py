@@ -141,9 +141,7 @@ def _client(cluster: Any) -> Client:
             # a client that found nobody would print a traceback when it is collected
             _, _, place = cluster.partition("://")
             socket.create_connection(parse_host_port(place), timeout=REACHED).close()
-        return Client(  # type: ignore[no-untyped-call]
-            cluster, timeout=REACHED, set_as_default=False
-        )
+        return Client(cluster, timeout=REACHED, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise KnobError(
             f"executor = {cluster!r}: no scheduler answers there within {REACHED:.0f} s ({error}). "

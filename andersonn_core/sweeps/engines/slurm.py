@@ -59,7 +59,7 @@ class Slurm(Spec):
             job_extra_directives=[f"--gres=gpu:{self.gpus}"] if self.gpus else [],
             job_script_prologue=["export OMP_NUM_THREADS=1", *self.setup.splitlines()],
             scheduler_options={"dashboard_address": ":0"},  # the usual port may be taken
-            **({} if self.python is None else {"python": self.python}),  # type: ignore[arg-type]
+            **({} if self.python is None else {"python": self.python}),
         )  # fmt: skip
 
     def job_script(self) -> str:
