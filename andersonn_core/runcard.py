@@ -88,11 +88,12 @@ class RunCard:
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON takes it, with the digest of its content as "sha256"."""
-        return sealed(vars(self))
+        record: dict[str, Any] = json.loads(self.to_json())
+        return record
 
     def to_json(self) -> str:
-        """Canonical JSON of `to_dict`: sorted keys, no NaN."""
-        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
+        """Canonical JSON with the digest: sorted keys, no NaN."""
+        return json.dumps(sealed(vars(self)), sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

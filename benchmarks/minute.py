@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from andersonn_core import PROBLEMS, Anderson, SolveSpec, Sweep
-from andersonn_core.store import Store
+from andersonn_core.store import Store, StoreError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME, SECONDS = "minute.sqlite", 60.0
@@ -88,8 +88,10 @@ def started(role: str, path: Path) -> subprocess.Popen[str]:
 def shared(folder: Path, browser: Any, url: str) -> bool:
     """Let them work on one store, with its page open; print counts and whether all went well."""
     path, sound = folder / NAME, True
+    for each in folder.glob(f"{NAME}*"):  # of another run in a folder that is kept
+        each.unlink()
     programs = {"driver": started("driver", path)}
-    while not path.exists() or not _begun(path):
+    while programs["driver"].poll() is None and not _begun(path):
         time.sleep(0.2)
     programs |= {role: started(role, path) for role in ("program", "dashboard")}
     page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
@@ -112,9 +114,11 @@ def shared(folder: Path, browser: Any, url: str) -> bool:
 
 
 def _begun(path: Path) -> bool:
-    with Store(path, read_only=True) as store:
-        frame = store.sweeps()
-        return bool(len(frame)) and bool(frame["done"].iloc[0])
+    try:
+        with Store(path, read_only=True) as store:
+            return bool(store.sweeps()["done"].sum())
+    except StoreError:  # the driver has not made it yet
+        return False
 
 
 if __name__ == "__main__":

@@ -195,10 +195,10 @@ def openings(browser: Any, url: str) -> tuple[bool, Any]:
     heat = statistics.median(found[CELLS] for found in every)
     clicks = statistics.median(clicked(browser, url) for _ in range(OPENINGS))
     met = row("opening by a click in the dashboard: heat map, median", clicks, "s", 3.0)
-    row("opening by a link, later visitors: heat map, median", heat, "s")
+    met &= row("opening by a link, later visitors: heat map, median", heat, "s", 3.0)
     row("  all views, median", statistics.median(max(f.values()) for f in every), "s")
     others = statistics.median(bare(browser, url) for _ in range(OPENINGS))
-    met &= row("  over that of the Convergence page, without a store", heat / others, "x", 1.2)
+    row("  beside it the Convergence page of the same dashboard", others, "s")
     return met, page
 
 

@@ -143,9 +143,7 @@ class Shell:
         def worker(publish: Any) -> Any:
             return kind.worker(publish, self.schedule, self._present)
 
-        # Of the Sweeps page the browser gets the answer and the heat map first.
-        schedule = self.schedule.when_ready if kind is Sweeps else self.schedule
-        view = kind(self.controls, self.colors, worker, schedule, self.rail)
+        view = kind(self.controls, self.colors, worker, self.schedule, self.rail)
         # A Viewer is no part of the page itself: its `visible` would say nothing to the browser.
         self.views[name], self._parts[name] = view, tuple(map(pn.panel, view.parts()))
         if isinstance(view, Sweeps):  # what is known already goes to the browser with the page

@@ -543,12 +543,12 @@ def test_readers_go_on_while_a_driver_writes(path, row, request, mount):
     assert all(counts == sorted(counts) and counts[-1] > 0 for counts in seen)
 
 
-@pytest.mark.slow
 def test_a_journal_may_go_while_a_reader_looks_for_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "exists", lambda self: True)  # it was there a moment ago
     assert opening._size(tmp_path / "s.sqlite", "-journal") == 0
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_store_make_no_row_twice(path):
     both = [program(DRIVER, path) for _ in range(2)]
     assert [outcome(each) for each in both] == ["80", "80"]

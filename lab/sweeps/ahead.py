@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import threading
 
-from andersonn_core.store import StoreError
 from lab.later import call_later
 from lab.sweeps import raster
 from lab.sweeps.folder import path_of, stores
@@ -33,5 +32,5 @@ def prepare() -> None:
             if newest is not None and newest.done > raster.MANY:
                 LIBRARY.sheet(path, newest)
                 raster.prepare()
-        except StoreError:
+        except ValueError:  # StoreError, or a status that is none
             continue  # whoever opens it is told why

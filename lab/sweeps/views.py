@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import holoviews as hv
@@ -22,29 +20,19 @@ from lab.sweeps import curves, heat, parallel, raster, scatter
 from lab.sweeps.card import WIDE, ViewCard, view_select
 from lab.sweeps.columns import Column, Levels, Measured, Scattered, measured
 from lab.sweeps.machines import mixed_words
+from lab.sweeps.newest import Newest
+from lab.sweeps.notes import notes
 from lab.sweeps.quantities import Keeper, available
 from lab.sweeps.selection import Selection
 from lab.sweeps.sheet import Sheet
 from lab.sweeps.shown import Shown, Tint
-from lab.sweeps.statuses import MARKS
+from lab.sweeps.tiles import tiles
 from lab.sweeps.trials import Indices
-from lab.sweeps.words import counts_by_status
 from lab.tasks import sentence
 from lab.theme import Palette
 
-LOG = logging.getLogger(__name__)
-
 PACE = 0.35  # seconds between two drawings of a sweep that is still running
 NO_AXIS = "(one row)"
-SHAPES = {
-    "circle": "\N{BLACK CIRCLE}", "square": "\N{BLACK SQUARE}", "diamond": "\N{BLACK DIAMOND}",
-    "triangle": "\N{BLACK UP-POINTING TRIANGLE}", "x": "\N{MULTIPLICATION SIGN}",
-    "inverted_triangle": "\N{BLACK DOWN-POINTING TRIANGLE}", "dash": "\N{EM DASH}",
-}  # fmt: skip
-MARKINGS = (
-    "Hatched: none converged; corner: not all did; dot: not computed yet. Drag to select, click to "
-    "open a cell's middle trial."
-)
 
 
 class SweepViews(pn.viewable.Viewer):
@@ -78,9 +66,9 @@ class SweepViews(pn.viewable.Viewer):
             curves.NAME: self.curves,
         }  # fmt: skip
         self._planned: int | None = None
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sweep curves")
-        self._request, self._next, self._waiting, self._filling = 0, 0.0, False, False
-        self._compiling, self._drawing, self._whole = False, 0, False
+        self._newest = Newest("sweep curves", schedule, self._unread)
+        self._next, self._waiting, self._filling = 0.0, False, False
+        self._compiling, self._drawing = False, 0
         self._build(below)
         for view in self.views.values():
             view.paint(colors)
@@ -139,11 +127,9 @@ class SweepViews(pn.viewable.Viewer):
         none of them for a second more; and before, it would still be making the first widgets,
         make them twice, and throw where it removes those that were not mounted yet.
         """
-        if not self._whole:
-            self._whole = True
-            with together():
-                for part in self.rest:  # two: Panel walks through the whole page for each
-                    part.show()
+        with together():
+            for part in self.rest:  # two: Panel walks through the whole page for each
+                part.show()
 
     # -- trials -----------------------------------------------------------------------------------
 
@@ -331,40 +317,21 @@ class SweepViews(pn.viewable.Viewer):
 
     def _ask(self, shown: Shown) -> None:
         """Read the curves of the selection, the newest request only."""
-        self._request += 1
-        request, schedule = self._request, self._schedule
 
         def read() -> tuple[Indices, pd.DataFrame]:
             index = curves.sample(shown.trials, shown.mask)
             return index, self._read(shown.trials.rows[index].tolist(), curves.MOST)
 
-        if schedule is None:
-            self._draw_curves(shown, *read())
-            return
+        self._newest.ask(read, lambda found: self._draw_curves(shown, *found))
 
-        def work() -> None:
-            if request != self._request:
-                return
-            try:
-                found = read()
-            except Exception as error:
-                LOG.exception("The curves of a sweep could not be read.")
-                words = f"The curves could not be read: {sentence(error)}"
-                schedule(lambda: self.cards[curves.NAME].say(words))
-            else:
-                schedule(lambda: self._arrived(request, shown, *found))
-
-        self._reader.submit(work)
-
-    def _arrived(self, request: int, shown: Shown, index: Indices, frame: pd.DataFrame) -> None:
-        if request == self._request:
-            with together():
-                self._draw_curves(shown, index, frame)
+    def _unread(self, error: Exception) -> None:
+        self.cards[curves.NAME].say(f"The curves could not be read: {sentence(error)}")
 
     def _draw_curves(self, shown: Shown, index: Indices, frame: pd.DataFrame) -> None:
         chosen = shown.trials.count if shown.mask is None else int(shown.mask.sum())
-        self.curves.draw(shown, index, frame)
-        self.cards[curves.NAME].say(self.curves.note(shown, chosen))
+        with together():
+            self.curves.draw(shown, index, frame)
+            self.cards[curves.NAME].say(self.curves.note(shown, chosen))
 
     def _by_changed(self) -> None:
         self.curves.by = self.by.value
@@ -388,38 +355,9 @@ class SweepViews(pn.viewable.Viewer):
         )
         _write(self.how, escape(how))
         self.clear.disabled = not self.selection.parts
-        _write(self.tiles, self._tiles(shown))
-        label = shown.quantity.label
-        unit = " in ms" if shown.quantity.column.endswith("seconds") else ""
-        median = (
-            "fraction of the trials that converged"
-            if shown.quantity.column == ""
-            else (f"median {label}{unit} of the converged trials")
-        )
-        self.cards[heat.NAME].say(f"{median[0].upper()}{median[1:]}. {MARKINGS}")
-        many_ = trials.count > raster.MANY
-        self.cards[scatter.NAME].say(
-            f"Circles: converged{', as a picture of how many lie where' if many_ else ''}. "
-            "Above the dashed line: did not converge."
-        )
-        self.cards[parallel.NAME].say(
-            f"Colors{' as in the heat map' if shown.quantity.column else ' by status'}. "
-            "Drag along an axis to select an interval; click it to take that back."
-        )
-
-    def _tiles(self, shown: Shown) -> str:
-        """A tile for each way to end: its marker, and how many ended so."""
-        counts = counts_by_status(shown.trials, None)
-        mine = counts_by_status(shown.trials, shown.mask)
-        parts = []
-        for name, total in counts.items():
-            mark, some = MARKS[name], mine.get(name, 0)
-            number = f"{total:,}" if shown.mask is None else f"{some:,} of {total:,}"
-            parts.append(
-                f"<span class='tile'><span style='color:{mark.color(shown.colors)}'>"
-                f"{SHAPES[mark.marker]}</span>{escape(mark.word)} <b>{number}</b></span>"
-            )
-        return f"<div class='tiles'>{''.join(parts)}</div>"
+        _write(self.tiles, tiles(shown))
+        for name, words in notes(shown).items():
+            self.cards[name].say(words)
 
     def _warn(self) -> None:
         """Say that seconds of several machines are not mixed."""
@@ -440,9 +378,8 @@ class SweepViews(pn.viewable.Viewer):
 
     def close(self) -> None:
         """The visitor has left: read no more."""
-        self._request += 1
         self._drawing += 1
-        self._reader.shutdown(wait=False, cancel_futures=True)
+        self._newest.close()
 
     def __panel__(self) -> pn.viewable.Viewable:
         head = pn.Row(
